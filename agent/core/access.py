@@ -1,0 +1,116 @@
+"""Who may read what: a pure decision over the peer that the kernel named and the grants.
+
+The last line of :func:`decide` denies. No grants, no answers. uid 0 has no rights of its own.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from fnmatch import translate
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from agent.core.secret import SecretName
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """A local caller as the kernel describes it (unix(7), SO_PEERCRED), taken once per connection.
+
+    ``groups`` are all its group ids, primary and supplementary. ``unit`` is the systemd unit of its
+    process, or None where it is in none or no grant asks for one.
+    """
+
+    pid: int
+    uid: int
+    gid: int
+    groups: frozenset[int]
+    unit: str | None = None
+
+
+def _compile(globs: tuple[str, ...]) -> re.Pattern[str]:
+    return re.compile("|".join(translate(glob) for glob in globs) or r"(?!)")
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """A rule: callers that match all of the given ``uid``, ``gid``, ``unit`` may read ``secrets`` (globs).
+
+    ``user`` and ``group`` are the names as configured, for people; ``uid`` and ``gid`` what they
+    resolved to. A named user or group that does not exist leaves its id None, and the grant matches
+    nobody.
+    """
+
+    index: int
+    secrets: tuple[str, ...]
+    user: str | None = None
+    group: str | None = None
+    unit: str | None = None
+    uid: int | None = None
+    gid: int | None = None
+    _pattern: re.Pattern[str] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_pattern", _compile(self.secrets))
+
+    def mismatch(self, peer: Peer) -> str | None:
+        """Return why this caller is not meant by the grant, or None if it is."""
+        if self.user is not None:
+            if self.uid is None:
+                return f"user {self.user} does not exist on this machine"
+            if peer.uid != self.uid:
+                return f"it is for user {self.user}"
+        if self.group is not None:
+            if self.gid is None:
+                return f"group {self.group} does not exist on this machine"
+            if self.gid not in peer.groups:
+                return f"it is for group {self.group}"
+        if self.unit is not None and peer.unit != self.unit:
+            return f"it is for unit {self.unit}"
+        if self.user is None and self.group is None and self.unit is None:
+            return "it names no caller"
+        return None
+
+    def covers(self, name: SecretName) -> bool:
+        """Tell whether the grant's globs match the name."""
+        return self._pattern.fullmatch(name) is not None
+
+    def __str__(self) -> str:
+        """The rule in words, for ``explain`` and the audit record."""
+        who = [f"{key} {value}" for key, value in self._callers() if value is not None]
+        return f"grant {self.index + 1} ({', '.join(who) or 'nobody'}: {', '.join(self.secrets)})"
+
+    def _callers(self) -> tuple[tuple[str, str | None], ...]:
+        return (("user", self.user), ("group", self.group), ("unit", self.unit))
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Whether a caller may read a name, and by which grant."""
+
+    allowed: bool
+    grant: Grant | None = None
+
+
+_DENIED = Decision(allowed=False)
+
+
+def decide(peer: Peer | None, name: SecretName, grants: tuple[Grant, ...]) -> Decision:
+    """Decide whether ``peer`` may read ``name``; the first grant that matches allows."""
+    if peer is not None:
+        for grant in grants:
+            if grant.covers(name) and grant.mismatch(peer) is None:
+                return Decision(allowed=True, grant=grant)
+    return _DENIED
+
+
+def explain(peer: Peer, name: SecretName, grants: tuple[Grant, ...]) -> list[str]:
+    """Return one line per grant: why it lets this caller read this name, or why not."""
+    lines = []
+    for grant in grants:
+        reason = grant.mismatch(peer)
+        if reason is None and not grant.covers(name):
+            reason = "its names do not match"
+        lines.append(f"{grant}: {'no, ' + reason if reason else 'yes'}")
+    return lines or ["there are no grants: nobody may read anything"]

@@ -1,0 +1,132 @@
+"""What is held: names, facts about one version, the payload and the snapshot.
+
+Invariants: a :class:`SecretName` has passed :func:`parse_name`; a payload is reachable only through
+:meth:`Secret.reveal`; nothing here can be pickled, copied or printed into a payload; a
+:class:`Snapshot` never changes once it is made.
+"""
+
+from __future__ import annotations
+
+import re
+import uuid
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final, NewType, NoReturn
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+SecretName = NewType("SecretName", str)
+"""A name without the VPS prefix that has passed :func:`parse_name`."""
+
+Version = NewType("Version", str)
+"""The UUID of one Barbican secret, in its canonical lower-case form."""
+
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
+_VPS_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+def parse_name(untrusted_name: str) -> SecretName | None:
+    """Return the name if it is one (``[A-Za-z0-9][A-Za-z0-9._-]{0,199}``), else None."""
+    return SecretName(untrusted_name) if _NAME.fullmatch(untrusted_name) else None
+
+
+def parse_vps_id(untrusted_id: str) -> str | None:
+    """Return the VPS id if it is one (as a name, at most 64 characters), else None."""
+    return untrusted_id if _VPS_ID.fullmatch(untrusted_id) else None
+
+
+def parse_version(untrusted_version: str) -> Version | None:
+    """Return the version if it is a UUID in canonical form, else None."""
+    try:
+        canonical = str(uuid.UUID(untrusted_version))
+    except ValueError:
+        return None
+    return Version(canonical) if canonical == untrusted_version else None
+
+
+def strip_prefix(vps_id: str, untrusted_full_name: str) -> SecretName | None:
+    """Return NAME of ``VPS_ID/NAME``, or None where the prefix is another's or NAME is none."""
+    prefix = vps_id + "/"
+    if not untrusted_full_name.startswith(prefix):
+        return None
+    return parse_name(untrusted_full_name[len(prefix) :])
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What may be told about one version of one secret. ``created`` and ``expires`` are Unix times (s)."""
+
+    name: SecretName
+    version: Version
+    size: int
+    content_type: str
+    created: float
+    expires: float | None
+
+
+class Secret:
+    """One version of one secret: its facts, and a view of its payload in the snapshot's memory file.
+
+    The view is the only reference to the payload; whoever owns the memory file may wipe it, after which
+    :meth:`reveal` raises ValueError.
+    """
+
+    __slots__ = ("_view", "facts")
+
+    def __init__(self, facts: Facts, view: memoryview) -> None:
+        self.facts: Final = facts
+        self._view: Final = view
+
+    def reveal(self) -> bytes:
+        """Return the payload. Called in one place per door, on the way to the socket, nowhere else."""
+        return bytes(self._view)
+
+    def forget(self) -> None:
+        """Give up the view, so that the memory file below can be closed; only its owner calls this."""
+        self._view.release()
+
+    def __repr__(self) -> str:
+        return f"<Secret {self.facts.name} {self.facts.version}>"
+
+    __str__ = __repr__
+
+    def __format__(self, format_spec: str) -> str:
+        return repr(self)
+
+    def __eq__(self, other: object) -> bool:
+        """Compare versions: a Barbican payload can never be replaced, so equal versions are equal."""
+        return isinstance(other, Secret) and other.facts.version == self.facts.version
+
+    def __hash__(self) -> int:
+        return hash(self.facts.version)
+
+    def _refuse(self, *_: object) -> NoReturn:
+        raise TypeError("a secret can't be copied or serialised")
+
+    __reduce__ = __reduce_ex__ = __getstate__ = __copy__ = __deepcopy__ = _refuse
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Everything the VPS has at one moment, from one reading of Barbican; immutable.
+
+    ``previous`` holds, for a bounded grace time, the version before a rotation, and until when
+    (seconds on the boot clock). ``pending`` are names that Barbican lists but whose payload was
+    never readable. ``kept`` are names that still serve a former version although Barbican lists a
+    newer one: they are stale whatever their age.
+    """
+
+    generation: int
+    current: Mapping[SecretName, Secret]
+    previous: Mapping[SecretName, tuple[Secret, float]]
+    pending: frozenset[SecretName] = frozenset()
+    kept: frozenset[SecretName] = frozenset()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "current", MappingProxyType(dict(self.current)))
+        object.__setattr__(self, "previous", MappingProxyType(dict(self.previous)))
+
+    def versions(self) -> dict[SecretName, Version]:
+        """Return name → version of what is served now."""
+        return {name: secret.facts.version for name, secret in self.current.items()}

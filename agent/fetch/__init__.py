@@ -1,0 +1,1 @@
+"""The program with the network: login, container, payloads, one reply, and it ends."""

@@ -1,0 +1,1 @@
+"""The tests: unit (pure), cloud (real Keystone and Barbican), integration (real processes)."""
