@@ -1,0 +1,1 @@
+"""Real Keystone and real Barbican on loopback, and what is proved on them."""

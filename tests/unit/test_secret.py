@@ -1,0 +1,94 @@
+"""agent/core/secret.py: names are strict, payloads stay inside."""
+
+from __future__ import annotations
+
+import copy
+import json
+import pickle
+import secrets
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.core.secret import (
+    Facts,
+    Secret,
+    SecretName,
+    Snapshot,
+    Version,
+    parse_name,
+    parse_version,
+    strip_prefix,
+)
+
+VERSION = Version("0b5a7c5e-2d0e-4c1c-9b0a-3f6f7d7d0b11")
+
+
+def make(payload: bytes) -> Secret:
+    """Return a secret over a payload of its own."""
+    facts = Facts(
+        SecretName("JWT"), VERSION, len(payload), "application/octet-stream", created=0.0, expires=None
+    )
+    return Secret(facts, memoryview(payload))
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", ".a", "-a", "_a", "a/b", "a b", "a\0", "a\n", "é", "a" * 201, "../a", "a%2e"],
+)
+def test_what_is_not_a_name_is_refused(name: str) -> None:
+    """Anything but the documented characters is refused before any look-up."""
+    assert parse_name(name) is None
+
+
+@given(st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}", fullmatch=True))
+def test_what_is_a_name_is_kept_as_it_is(name: str) -> None:
+    """A name is never changed on the way."""
+    assert parse_name(name) == name
+    assert strip_prefix("vps-1", f"vps-1/{name}") == name
+    assert strip_prefix("vps-1", f"vps-10/{name}") is None
+
+
+def test_a_version_is_a_canonical_uuid() -> None:
+    """Other spellings of the same UUID are refused: versions are compared as text."""
+    assert parse_version(VERSION) == VERSION
+    assert parse_version(VERSION.upper()) is None
+    assert parse_version(VERSION.replace("-", "")) is None
+    assert parse_version("x") is None
+
+
+def test_a_secret_shows_no_payload() -> None:
+    """Every way to turn a secret into text shows name and version only."""
+    canary = secrets.token_hex(16)
+    secret = make(canary.encode())
+    shown = f"{secret} {secret!r} {secret!s} {[secret]} {secret:>10}"
+    assert (canary in shown) is False
+    assert "JWT" in shown
+
+
+@pytest.mark.parametrize("way", [copy.copy, copy.deepcopy, pickle.dumps, json.dumps])
+def test_a_secret_refuses_to_be_copied_or_serialised(way: object) -> None:
+    """Copies would outlive the wiping of the memory file."""
+    assert callable(way)
+    with pytest.raises(TypeError):
+        way(make(b"x"))
+
+
+def test_a_forgotten_secret_reveals_nothing() -> None:
+    """After its owner gave up the view, a read fails instead of returning stale memory."""
+    secret = make(b"x")
+    assert secret.reveal() == b"x"
+    secret.forget()
+    with pytest.raises(ValueError, match="released"):
+        secret.reveal()
+
+
+def test_a_snapshot_is_immutable() -> None:
+    """The maps handed in are copied and can't be changed through the snapshot."""
+    current = {SecretName("JWT"): make(b"x")}
+    snapshot = Snapshot(generation=1, current=current, previous={})
+    current.clear()
+    assert snapshot.versions() == {"JWT": VERSION}
+    with pytest.raises(TypeError):
+        snapshot.current[SecretName("A")] = make(b"y")  # type: ignore[index]  # that it can't is the point
