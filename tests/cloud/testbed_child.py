@@ -132,8 +132,8 @@ def barbican_app(parameters: dict[str, Any], phases: Phases) -> Any:
     return app
 
 
-def serve(app: Any, parameters: dict[str, Any], phases: Phases) -> None:
-    """Serve `app` until SIGTERM; tells the parent as soon as the port is listening."""
+def serve(app: Any, parameters: dict[str, Any], phases: Phases, ready: int) -> None:
+    """Serve `app` until SIGTERM; tells the parent on descriptor `ready` as soon as the port is listening."""
     from cheroot import wsgi  # noqa: PLC0415 (after the import phase has been timed)
     from cheroot.ssl.builtin import BuiltinSSLAdapter  # noqa: PLC0415
 
@@ -142,8 +142,8 @@ def serve(app: Any, parameters: dict[str, Any], phases: Phases) -> None:
         server.ssl_adapter = BuiltinSSLAdapter(parameters["certificate"], parameters["private_key"])
     server.prepare()
     phases.end("listen")
-    os.write(1, json.dumps(phases.seconds).encode() + b"\n")
-    os.dup2(2, 1)  # closes the pipe: from here on stdout is the log
+    os.write(ready, json.dumps(phases.seconds).encode() + b"\n")
+    os.close(ready)
     try:
         server.serve()
     finally:
@@ -155,12 +155,14 @@ def main() -> None:
     name = sys.argv.pop()  # Keystone parses sys.argv as oslo.config options: leave nothing there
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C belongs to the parent, which ends us in order
+    ready = os.dup(1)
+    os.dup2(2, 1)  # the schema migration prints to stdout, which is the parent's: send that to the log
     phases = Phases()
     with open(0, "rb", buffering=0, closefd=False) as stdin:  # unbuffered: the rest is end_with_parent's
         parameters = json.loads(stdin.readline())
     threading.Thread(target=end_with_parent, daemon=True).start()
     make_app = {"keystone": keystone_app, "barbican": barbican_app}[name]
-    serve(make_app(parameters, phases), parameters, phases)
+    serve(make_app(parameters, phases), parameters, phases, ready)
 
 
 if __name__ == "__main__":

@@ -103,6 +103,8 @@ expiration = {options.token_expiration}
 allow_expired_window = 3600
 [fernet_tokens]
 key_repository = {directory}/fernet
+[fernet_receipts]
+key_repository = {directory}/fernet
 [credential]
 key_repository = {directory}/credential
 [cache]
