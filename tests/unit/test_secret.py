@@ -79,7 +79,7 @@ def test_a_forgotten_secret_reveals_nothing() -> None:
     """After its owner gave up the view, a read fails instead of returning stale memory."""
     secret = make(b"x")
     assert secret.reveal() == b"x"
-    secret.forget()
+    secret.borrow().release()
     with pytest.raises(ValueError, match="released"):
         secret.reveal()
 

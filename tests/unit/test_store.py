@@ -1,0 +1,166 @@
+"""agent/serve/{memory,store}.py: one copy, whole snapshots, nothing left behind."""
+
+import asyncio
+import secrets
+
+import pytest
+
+from agent.core.secret import Facts, SecretName, Version
+from agent.serve.memory import MemoryFile
+from agent.serve.store import MOST_GONE, Store
+
+A, B = SecretName("A"), SecretName("B")
+
+
+def _read(name: SecretName, version: str, payload: bytes) -> dict[Version, tuple[Facts, bytes]]:
+    facts = Facts(name, Version(version), len(payload), "application/octet-stream", 1.0, None)
+    return {Version(version): (facts, payload)}
+
+
+def _publish(
+    store: Store, versions: dict[SecretName, str], *, now: float = 0.0, until: float = 10.0
+) -> tuple[str, ...]:
+    """Publish versions whose payload is their own name, so that a test sees what it reads."""
+    wanted = {name: Version(version) for name, version in versions.items()}
+    held = {facts.version for facts in store.held().values()}
+    read = {
+        k: v for n, ver in versions.items() if ver not in held for k, v in _read(n, ver, ver.encode()).items()
+    }
+    return store.publish(wanted, read, previous_until=until, now=now)
+
+
+def _values(store: Store) -> dict[str, bytes]:
+    assert store.snapshot is not None
+    return {name: secret.reveal() for name, secret in store.snapshot.current.items()}
+
+
+@pytest.mark.parametrize("sizes", [(), (0,), (1, 0, 5), (4096,), (4095, 2), (65536, 70000)])
+def test_payloads_come_back_byte_for_byte(sizes: tuple[int, ...]) -> None:
+    """Whatever their sizes, also none and empty ones."""
+    payloads = [secrets.token_bytes(size) for size in sizes]
+    file = MemoryFile(payloads)
+    assert [bytes(view) == payload for view, payload in zip(file.views, payloads, strict=True)] == [
+        True
+    ] * len(sizes)
+    file.close()
+    file.close()
+
+
+def test_a_closed_file_is_wiped_and_its_views_are_dead() -> None:
+    """Nobody reads a payload after its file was given up."""
+    file = MemoryFile([b"canary"])
+    view = file.views[0]
+    file.close()
+    with pytest.raises(ValueError, match="released"):
+        bytes(view)
+
+
+def test_a_view_can_not_be_written() -> None:
+    """What was checked can't change afterwards."""
+    file = MemoryFile([b"canary"])
+    with pytest.raises(TypeError):
+        file.views[0][0] = 1
+    file.close()
+
+
+def test_generations_count_snapshots_that_differ() -> None:
+    """The first is 1; the same versions again do not count; a removal does."""
+    store = Store()
+    assert _publish(store, {A: "a1", B: "b1"}) == ("A", "B")
+    assert _publish(store, {A: "a1", B: "b1"}) == ()
+    assert store.snapshot is not None
+    assert store.snapshot.generation == 1
+    assert _publish(store, {A: "a2", B: "b1"}) == ("A",)
+    assert _publish(store, {A: "a2"}) == ("B",)
+    assert store.snapshot.generation == 3
+    assert store.changed == {"A": 2, "B": 3}
+    assert _values(store) == {"A": b"a2"}
+
+
+def test_an_empty_first_snapshot_counts() -> None:
+    """A VPS without secrets is ready too."""
+    store = Store()
+    assert _publish(store, {}) == ()
+    assert store.snapshot is not None
+    assert store.snapshot.generation == 1
+
+
+def test_previous_versions_live_for_their_grace() -> None:
+    """They are readable until then, and wiped after it without a new generation."""
+    store = Store()
+    _publish(store, {A: "a1", B: "b1"})
+    _publish(store, {A: "a2", B: "b1"}, now=0.0, until=10.0)
+    assert store.snapshot is not None
+    secret, until = store.snapshot.previous[A]
+    assert (secret.reveal(), until) == (b"a1", 10.0)
+    _publish(store, {A: "a2", B: "b2"}, now=5.0, until=15.0)
+    assert {n: s.reveal() for n, (s, _) in store.snapshot.previous.items()} == {"A": b"a1", "B": b"b1"}
+    store.expire_previous(10.0)
+    assert list(store.snapshot.previous) == ["B"]
+    assert store.snapshot.generation == 3
+    store.expire_previous(15.0)
+    assert not store.snapshot.previous
+    assert _values(store) == {"A": b"a2", "B": b"b2"}
+
+
+def test_no_grace_no_previous_version() -> None:
+    """A grace of 0 keeps nothing."""
+    store = Store()
+    _publish(store, {A: "a1"})
+    _publish(store, {A: "a2"}, now=3.0, until=3.0)
+    assert store.snapshot is not None
+    assert not store.snapshot.previous
+
+
+def test_a_replaced_secret_is_dead() -> None:
+    """Whoever kept the former snapshot across a publication reads nothing from it."""
+    store = Store()
+    _publish(store, {A: "a1"})
+    assert store.snapshot is not None
+    old = store.snapshot.current[A]
+    _publish(store, {A: "a2"})
+    with pytest.raises(ValueError, match="released"):
+        old.reveal()
+
+
+def test_remarks_alone_make_no_new_generation() -> None:
+    """Pending and kept names change the snapshot's remarks only."""
+    store = Store()
+    _publish(store, {A: "a1"})
+    store.publish(
+        {A: Version("a1")}, {}, previous_until=0, now=0, pending=frozenset({B}), kept=frozenset({A})
+    )
+    assert store.snapshot is not None
+    assert store.snapshot.generation == 1
+    assert store.snapshot.pending == frozenset({B})
+    assert store.snapshot.kept == frozenset({A})
+    assert _values(store) == {"A": b"a1"}
+
+
+async def test_a_publication_wakes_whoever_waits() -> None:
+    """The event taken before is set by the next publication, and a new one is there."""
+    store = Store()
+    event = store.next_publication()
+    _publish(store, {A: "a1"})
+    await asyncio.wait_for(event.wait(), 1)
+    assert not store.next_publication().is_set()
+
+
+def test_names_that_went_are_remembered_within_a_bound() -> None:
+    """Churn can't fill the memory."""
+    store = Store()
+    for index in range(MOST_GONE + 5):
+        _publish(store, {SecretName(f"N{index}"): f"v{index}"}, until=0.0)
+    assert len(store.changed) == MOST_GONE + 1
+    assert "N0" not in store.changed
+
+
+def test_token_state_is_kept_and_wiped() -> None:
+    """It is replaced as a whole."""
+    store = Store()
+    assert store.token_state() == b""
+    store.keep_token_state(b"one")
+    store.keep_token_state(b"two")
+    assert store.token_state() == b"two"
+    assert store.memory_facts()["kind"] in {"memfd_secret", "memfd"}
+    store.close()
