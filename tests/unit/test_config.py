@@ -1,0 +1,264 @@
+"""agent/config.py: every mistake at once, with file and key, never a value; and the example is right."""
+
+import re
+import secrets
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from agent.config import Config, Method, load
+from agent.config_table import duration, url
+from agent.core.errors import ConfigurationError
+
+EXAMPLE = Path(__file__).parents[2] / "packaging" / "agent.toml"
+UUID = "0b5a7c5e-2d0e-4c1c-9b0a-3f6f7d7d0b11"
+HEAD = f'vps_id = "vps-prod-001"\ncontainer = "{UUID}"\n'
+LOGIN = '[keystone]\nauth_url = "https://k.example/v3"\napplication_credential_id = "abc"\n'
+
+
+def _load(tmp_path: Path, text: str) -> Config:
+    path = tmp_path / "agent.toml"
+    path.write_text(text)
+    return load(path)
+
+
+def _mistakes(tmp_path: Path, text: str) -> list[tuple[str, str]]:
+    with pytest.raises(ConfigurationError) as caught:
+        _load(tmp_path, text)
+    for mistake in caught.value.mistakes:
+        assert mistake.file == str(tmp_path / "agent.toml")
+        assert str(mistake) in str(caught.value)
+    return [(mistake.key, mistake.expected) for mistake in caught.value.mistakes]
+
+
+def _keys(tmp_path: Path, text: str) -> list[str]:
+    return sorted(key for key, _ in _mistakes(tmp_path, text))
+
+
+def test_the_example_is_right() -> None:
+    """The packaged default parses as it is."""
+    config = load(EXAMPLE)
+    assert config.keystone.method is Method.APPLICATION_CREDENTIAL
+    assert config.keystone.credential.name == "keystone-credential"
+    assert config.container.reference is not None
+    assert config.container.reference.endswith(config.container.id)
+
+
+def test_every_commented_key_of_the_example_exists_and_shows_its_default(tmp_path: Path) -> None:
+    """Uncommented, the example means the same, but for the keys that have no default to show."""
+    without_default = {
+        *("username", "user_domain", "project", "project_domain", "cloud", "clouds_file"),
+        *("credential_file", "credential_fd", "region", "ca_file", "endpoint_override", "socket"),
+        *("group", "unit", "after_max_stale", "DATABASE_URL"),
+    }
+    lines, seen = [], 0
+    for line in EXAMPLE.read_text().splitlines():
+        match = re.fullmatch(r"# ([A-Za-z_]+)( = .*)", line)
+        if match and match[1] not in without_default:
+            seen += 1
+            lines.append(match[1] + match[2])
+        else:
+            lines.append(line)
+    before = load(EXAMPLE)
+    after = _load(tmp_path, "\n".join(lines))
+    assert seen > 20
+    assert {f: getattr(before, f) for f in Config.__slots__ if f != "path"} == {
+        f: getattr(after, f) for f in Config.__slots__ if f != "path"
+    }
+
+
+@pytest.mark.parametrize(
+    "key", ["username", "cloud", "credential_file", "region", "ca_file", "unit", "group"]
+)
+def test_the_keys_without_default_exist_too(key: str, tmp_path: Path) -> None:
+    """They are recognised: no mistake says that they are unknown."""
+    text = re.sub(rf"(?m)^# ({key} = .*)$", r"\1", EXAMPLE.read_text())
+    assert text != EXAMPLE.read_text()
+    told = ""
+    try:
+        _load(tmp_path, text)
+    except ConfigurationError as error:
+        told = str(error)
+    assert "is not a key" not in told
+
+
+def test_the_least_that_is_needed(tmp_path: Path) -> None:
+    """Everything else has a default; fresh_for follows the poll."""
+    config = _load(tmp_path, HEAD + LOGIN + '[rotation]\npoll_interval = "1h"\n')
+    assert config.container.id == UUID
+    assert config.container.reference is None
+    assert config.staleness.fresh_for == 7200
+    assert config.staleness.max_stale is None
+    assert config.grants == ()
+    assert (config.app.mode, config.app.limits.connections) == (0o660, 1024)
+
+
+def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
+    """Whoever writes the file mends it in one go."""
+    text = (
+        'vps_id = "a/b"\n[keystone]\nauth_url = "http://k.example"\nusername = "u"\npasword = "p"\n'
+        '[rotation]\npoll_interval = 15\nprevious_grace = "-1s"\n[app]\nmode = "0888"\nsocket = "rel"\n'
+        '[log]\nlevel = "loud"\n[[grant]]\nsecrets = []\n[[grant]]\nsecrets = ["*"]\nuser = "a b"\n[extra]\n'
+    )
+    assert _keys(tmp_path, text) == [
+        *("app.mode", "app.socket", "container", "extra", "grant 1", "grant 1.secrets", "grant 2.user"),
+        *("keystone.auth_url", "keystone.pasword", "keystone.project", "log.level"),
+        *("rotation.poll_interval", "rotation.previous_grace", "vps_id"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("login", "keys"),
+    [
+        ("", ["keystone", "keystone.auth_url"]),
+        ('auth_url = "https://k"\nusername = "u"\nproject = "p"', None),
+        ('auth_url = "https://k"\napplication_credential_id = "a"\nusername = "u"', ["keystone.username"]),
+        ('cloud = "c"', None),
+        ('cloud = "c"\nauth_url = "https://k"', ["keystone.auth_url"]),
+        ('cloud = "c"\nproject = "p"', ["keystone.project"]),
+        (
+            'auth_url = "https://k"\napplication_credential_id = "a"\ncredential = "x"\ncredential_fd = 3',
+            ["keystone.credential_fd"],
+        ),
+        ('auth_url = "https://k"\napplication_credential_id = "a"\npassword = "x"', ["keystone.password"]),
+    ],
+)
+def test_one_way_to_log_in(login: str, keys: list[str] | None, tmp_path: Path) -> None:
+    """Exactly one must be complete; mixtures name the keys; a secret in the file is refused."""
+    text = f"{HEAD}[keystone]\n{login}\n"
+    if keys is None:
+        _load(tmp_path, text)
+    else:
+        assert _keys(tmp_path, text) == keys
+
+
+@pytest.mark.parametrize(
+    ("tables", "keys"),
+    [
+        ('[staleness]\nfresh_for = "10m"', ["staleness.fresh_for"]),
+        ('[staleness]\nafter_max_stale = "serve-stale"', ["staleness.after_max_stale"]),
+        ('[staleness]\nmax_stale = "1m"', ["staleness.max_stale"]),
+        ('[staleness.secrets]\n"a/b" = "1h"', ["staleness.secrets.'a/b'"]),
+        ('[rotation]\nbackoff_base = "30s"\nbackoff_cap = "2s"', ["rotation.backoff_cap"]),
+        ('[fetch]\ntimeout = "2s"', ["fetch.connect_timeout"]),
+        ("[app.limits]\nconnections = 10\nconnections_per_uid = 11", ["app.limits.connections_per_uid"]),
+        ("[app.limits]\nconnections = true", ["app.limits.connections"]),
+        ("[app.limits]\nrequests_per_second = nan", ["app.limits.requests_per_second"]),
+        ('[control]\nsocket = "/run/vps-secrets/app.sock"', ["control.socket"]),
+        (f'[app]\nsocket = "/{"a" * 107}"', ["app.socket"]),
+        ("grant = 3", ["keystone.grant"]),
+        ('[[grant]]\nuser = "u"\nsecrets = ["a/b"]', ["grant 1.secrets"]),
+        ('[[grant]]\nunit = "u"\nsecrets = ["a"]', ["grant 1.unit"]),
+        ("[log]\nlevel = 1", ["log.level"]),
+        ("app = 1", ["keystone.app"]),
+    ],
+)
+def test_what_has_no_effect_or_no_sense_is_refused(tables: str, keys: list[str], tmp_path: Path) -> None:
+    """Each with its key."""
+    assert _keys(tmp_path, f"{HEAD}{LOGIN}{tables}\n") == keys
+
+
+@pytest.mark.parametrize("text", ["vps_id = ", 'a = "\\x"', "[[[", "a = 1\na = 2"])
+def test_a_file_that_is_not_toml(text: str, tmp_path: Path) -> None:
+    """The place is told, the text is not quoted."""
+    ((key, expected),) = _mistakes(tmp_path, text)
+    assert key == "(file)"
+    assert re.fullmatch(r"is not TOML, (line \d+, column \d+|end of document)", expected)
+
+
+def test_a_file_that_can_not_be_read(tmp_path: Path) -> None:
+    """Missing, a directory, binary, nested too deep: told, never a traceback."""
+    for path in (tmp_path / "missing", tmp_path):
+        with pytest.raises(ConfigurationError, match="can't be read"):
+            load(path)
+    binary = tmp_path / "binary"
+    binary.write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigurationError, match="not UTF-8"):
+        load(binary)
+    assert _keys(tmp_path, "a = " + "[" * 100_000) == ["(file)"]
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("500ms", 0.5), ("30s", 30), ("15m", 900), ("2h", 7200), ("7d", 604800), ("1.5h", 5400), ("0s", 0)]
+    + [(bad, None) for bad in ("", "15", "m", "-1s", "1 s", "1e3s", "\uff11s", "1s\n", "infs")],
+)
+def test_durations(text: str, seconds: float | None) -> None:
+    """A number and a unit, nothing else."""
+    assert duration(text) == (None if seconds is None else pytest.approx(seconds))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "http://k.example/v3",
+        "https://u:p@k/v3",
+        "https://k/?a",
+        "ftp://k",
+        "https://",
+        "https://k:99999",
+        " https://k",
+    ],
+)
+def test_urls_to_which_no_credential_is_sent(text: str) -> None:
+    """Clear text, embedded users, and what is no URL."""
+    assert url(text) is None
+
+
+_values = st.recursive(
+    st.one_of(
+        st.booleans(),
+        st.integers(-(2**62), 2**62),
+        st.floats(),
+        st.just("CANARY"),
+        st.sampled_from(["1s", "never"]),
+    ),
+    lambda inner: st.lists(inner, max_size=3),
+    max_leaves=4,
+)
+
+
+def _toml(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list):
+        return f"[{', '.join(map(_toml, value))}]"
+    return f'"{value}"' if isinstance(value, str) else str(value)
+
+
+_KEYS = sorted(
+    {match[1] for match in re.finditer(r"(?m)^(?:# )?([A-Za-z_]+) = ", EXAMPLE.read_text())}
+    | {"password", "x"}
+)
+_TABLES = [
+    "keystone",
+    "fetch",
+    "rotation",
+    "staleness",
+    "staleness.secrets",
+    "app",
+    "app.limits",
+    "control",
+    "log",
+]
+
+
+@given(
+    st.dictionaries(st.sampled_from(_TABLES), st.dictionaries(st.sampled_from(_KEYS), _values, max_size=6))
+)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200)
+def test_no_value_is_ever_told(tmp_path: Path, tables: dict[str, dict[str, object]]) -> None:
+    """Whatever stands under whatever key: a Config or a ConfigurationError without the value."""
+    canary = secrets.token_hex(8)
+    text = HEAD + "".join(
+        f"[{table}]\n" + "".join(f"{key} = {_toml(value)}\n" for key, value in keys.items())
+        for table, keys in sorted(tables.items())
+    ).replace("CANARY", canary)
+    told = ""
+    try:
+        _load(tmp_path, text)
+    except ConfigurationError as error:
+        told = f"{error!s}{error!r}{error.__cause__}{error.__context__}"
+    assert (canary in told) is False
