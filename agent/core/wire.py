@@ -1,0 +1,280 @@
+"""The request and the reply between serve and fetch: framing, bounds and every check.
+
+A message is :data:`MAGIC`, a kind byte, the lengths of header and body (u32, big-endian), the header (JSON,
+no payloads in it), the body (the token state, then the payloads back to back) and the SHA-256 of all that.
+End of file follows it.
+
+Owns nothing. Invariants: a message is taken whole or refused whole with :class:`WireError`, whose text names
+the rule and never holds a part of the message; names on the wire are full (``vps-prod-001/JWT_SECRET``), so
+that whoever reads a reply checks the VPS id of every one again; what was known is not sent again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import re
+import struct
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from agent.core import strict, wire_fields
+from agent.core.errors import Step, WireError
+from agent.core.strict import MalformedError
+from agent.core.wire_fields import MOST_ENTRIES
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from agent.core.errors import Failure
+    from agent.core.rotation import Reading
+    from agent.core.secret import Facts, Version
+
+MAGIC: Final = b"VSA1"
+_PREFIX: Final = struct.Struct(">4scII")
+PREFIX_BYTES: Final = _PREFIX.size
+_DIGEST_BYTES: Final = hashlib.sha256().digest_size
+
+MOST_PAYLOADS: Final = 4 * 1024 * 1024
+MOST_TOKEN_STATE: Final = 64 * 1024
+MOST_FOREIGN: Final = 200
+FOREIGN_CHARACTERS: Final = 256
+_MOST_HEADER: Final = 1024 * 1024
+_MOST_KNOWN: Final = 4 * MOST_ENTRIES
+_MOST_CALLS: Final = 1_000_000
+_MOST_TIMEOUT: Final = 3600.0
+_MOST_DURATION: Final = 86_400.0
+_NONCE: Final = re.compile(r"[0-9a-f]{32}")
+
+SERVICES: Final = ("keystone", "barbican")
+PHASES: Final = ("start", "login", "list", "payloads")
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """One kind of message and how long its two parts may be, in bytes."""
+
+    kind: bytes
+    header: int
+    body: int
+
+
+REQUEST: Final = Bounds(b"Q", _MOST_HEADER, MOST_TOKEN_STATE)
+REPLY: Final = Bounds(b"R", _MOST_HEADER, MOST_TOKEN_STATE + MOST_PAYLOADS)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What serve asks of one cycle. ``timeout`` (s) bounds all of it; ``token_state`` is empty for none."""
+
+    nonce: str
+    known: frozenset[Version]
+    reads_doubles: bool
+    timeout: float
+    token_state: bytes = field(default=b"", repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What one cycle learned: exactly one of ``reading`` and ``failure``.
+
+    ``payloads`` has one for each version read. ``foreign`` are entries that were refused, for people.
+    ``calls`` counts HTTP requests per service; ``timings`` are in seconds per phase.
+    """
+
+    nonce: str
+    vps_id: str
+    container: str
+    reading: Reading | None
+    failure: Failure | None
+    payloads: Mapping[Version, bytes] = field(default_factory=dict, repr=False)
+    foreign: tuple[str, ...] = ()
+    calls: Mapping[str, int] = field(default_factory=dict)
+    timings: Mapping[str, float] = field(default_factory=dict)
+    token_state: bytes = field(default=b"", repr=False)
+
+
+def remaining(untrusted_prefix: bytes, bounds: Bounds = REPLY) -> int:
+    """Return how many bytes follow the first :data:`PREFIX_BYTES`; more or fewer are a broken message.
+
+    Raises:
+        WireError: it is not the beginning of such a message, or the message would be too long.
+    """
+    header, body = _lengths(untrusted_prefix, bounds)
+    return header + body + _DIGEST_BYTES
+
+
+def encode_request(request: Request) -> bytes:
+    """Return the message for fetch."""
+    header = {
+        "nonce": request.nonce,
+        "known": sorted(request.known),
+        "readsDoubles": request.reads_doubles,
+        "timeout": request.timeout,
+    }
+    return _frame(REQUEST, header, (request.token_state,))
+
+
+def decode_request(untrusted: bytes) -> Request:
+    """Return the request.
+
+    Raises:
+        WireError: it breaks a rule.
+    """
+    untrusted_header, token_state = _unframe(untrusted, REQUEST)
+    try:
+        return _request(untrusted_header, token_state)
+    except MalformedError as error:
+        rule = str(error)
+    raise WireError(f"request: {rule}")
+
+
+def encode_reply(reply: Reply) -> bytes:
+    """Return the message for serve; whether it keeps the bounds is for :func:`decode_reply` to say."""
+    header = {
+        "nonce": reply.nonce,
+        "vpsId": reply.vps_id,
+        "container": reply.container,
+        "reading": reply.reading and wire_fields.reading_out(reply.vps_id, reply.reading),
+        "failure": reply.failure and wire_fields.failure_out(reply.failure),
+        "foreign": list(reply.foreign),
+        "calls": dict(reply.calls),
+        "timings": dict(reply.timings),
+        "tokenState": len(reply.token_state),
+    }
+    read = reply.reading.read if reply.reading else {}
+    return _frame(REPLY, header, (reply.token_state, *(reply.payloads[version] for version in read)))
+
+
+def decode_reply(untrusted: bytes, request: Request, vps_id: str, container: str) -> Reply:
+    """Return the reply to ``request`` for this VPS and container.
+
+    Raises:
+        WireError: it breaks a rule, or answers another request, VPS or container.
+    """
+    untrusted_header, body = _unframe(untrusted, REPLY)
+    try:
+        return _reply(untrusted_header, body, request, vps_id, container)
+    except MalformedError as error:
+        rule = str(error)
+    raise WireError(f"reply: {rule}")
+
+
+def _frame(bounds: Bounds, header: object, body: tuple[bytes, ...]) -> bytes:
+    encoded = json.dumps(header, allow_nan=False, separators=(",", ":")).encode()
+    prefix = _PREFIX.pack(MAGIC, bounds.kind, len(encoded), sum(map(len, body)))
+    message = b"".join((prefix, encoded, *body))
+    return message + hashlib.sha256(message).digest()
+
+
+def _lengths(untrusted_prefix: bytes, bounds: Bounds) -> tuple[int, int]:
+    if len(untrusted_prefix) < PREFIX_BYTES:
+        raise WireError("the message is truncated")
+    magic, kind, header, body = _PREFIX.unpack_from(untrusted_prefix)
+    if magic != MAGIC or kind != bounds.kind:
+        raise WireError("this is not such a message")
+    if header > bounds.header or body > bounds.body:
+        raise WireError("the message is longer than allowed")
+    return header, body
+
+
+def _unframe(untrusted: bytes, bounds: Bounds) -> tuple[bytes, bytes]:
+    header, body = _lengths(untrusted, bounds)
+    end = PREFIX_BYTES + header + body
+    if len(untrusted) != end + _DIGEST_BYTES:
+        raise WireError("the message is not as long as it says")
+    digest = hashlib.sha256(memoryview(untrusted)[:end]).digest()
+    if not hmac.compare_digest(digest, untrusted[end:]):
+        raise WireError("the message does not match its digest")
+    return untrusted[PREFIX_BYTES : PREFIX_BYTES + header], untrusted[PREFIX_BYTES + header : end]
+
+
+def _request(untrusted_header: bytes, token_state: bytes) -> Request:
+    header = strict.record(
+        strict.parse(untrusted_header, "the header"),
+        "the header",
+        ("nonce", "known", "readsDoubles", "timeout"),
+    )
+    known = [wire_fields.version(item) for item in strict.array(header["known"], "known", _MOST_KNOWN)]
+    timeout = strict.number(header["timeout"], "timeout", _MOST_TIMEOUT)
+    if timeout == 0:
+        raise MalformedError("timeout is zero")
+    return Request(
+        _nonce(header["nonce"]),
+        frozenset(known),
+        strict.flag(header["readsDoubles"], "readsDoubles"),
+        timeout,
+        token_state,
+    )
+
+
+def _reply(untrusted_header: bytes, body: bytes, request: Request, vps_id: str, container: str) -> Reply:
+    header = strict.record(
+        strict.parse(untrusted_header, "the header"),
+        "the header",
+        (
+            *("nonce", "vpsId", "container", "reading", "failure"),
+            *("foreign", "calls", "timings", "tokenState"),
+        ),
+    )
+    if header["nonce"] != request.nonce:
+        raise MalformedError("it answers another request")
+    if (header["reading"] is None) is (header["failure"] is None):
+        raise MalformedError("it has not exactly one of reading and failure")
+    reading = failure = None
+    if header["reading"] is not None:
+        reading = wire_fields.reading(header["reading"], vps_id, request.known)
+    else:
+        failure = wire_fields.failure(header["failure"])
+    nameless = failure is not None and failure.step is Step.CONFIGURATION  # without it fetch knows neither
+    if (header["vpsId"], header["container"]) != (("", "") if nameless else (vps_id, container)):
+        raise MalformedError("it is about another VPS or container")
+    token_bytes = strict.whole(header["tokenState"], "tokenState", MOST_TOKEN_STATE)
+    token_state, payloads = _split(body, token_bytes, reading.read if reading else {})
+    return Reply(
+        request.nonce,
+        vps_id,
+        container,
+        reading,
+        failure,
+        payloads,
+        _foreign(header["foreign"]),
+        _calls(header["calls"]),
+        _timings(header["timings"]),
+        token_state,
+    )
+
+
+def _split(
+    body: bytes, token_bytes: int, read: Mapping[Version, Facts]
+) -> tuple[bytes, dict[Version, bytes]]:
+    sizes = [facts.size for facts in read.values()]
+    if sum(sizes) > MOST_PAYLOADS or token_bytes + sum(sizes) != len(body):
+        raise MalformedError("the sizes do not add up to the body")
+    payloads, at = {}, token_bytes
+    for version, size in zip(read, sizes, strict=True):
+        payloads[version] = body[at : at + size]
+        at += size
+    return body[:token_bytes], payloads
+
+
+def _foreign(untrusted: object) -> tuple[str, ...]:
+    names = strict.array(untrusted, "foreign", MOST_FOREIGN)
+    return tuple(strict.text(name, "a foreign name", FOREIGN_CHARACTERS) for name in names)
+
+
+def _calls(untrusted: object) -> dict[str, int]:
+    members = strict.record(untrusted, "calls", SERVICES)
+    return {service: strict.whole(count, "calls", _MOST_CALLS) for service, count in members.items()}
+
+
+def _timings(untrusted: object) -> dict[str, float]:
+    members = strict.record(untrusted, "timings", PHASES)
+    return {phase: strict.number(spent, "timings", _MOST_DURATION) for phase, spent in members.items()}
+
+
+def _nonce(untrusted: object) -> str:
+    if not isinstance(untrusted, str) or not _NONCE.fullmatch(untrusted):
+        raise MalformedError("nonce is not 32 hexadecimal digits")
+    return untrusted

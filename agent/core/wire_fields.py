@@ -1,0 +1,151 @@
+"""The header members of a reply: readings and failures as JSON and back, with every check.
+
+Used by agent/core/wire.py only, but for the bounds, which agent/fetch keeps to.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from agent.core import strict
+from agent.core.errors import Failure, Fault, Step
+from agent.core.rotation import Entry, Reading, Unread
+from agent.core.secret import Facts, SecretName, Version, parse_version, strip_prefix
+from agent.core.strict import MalformedError
+
+MOST_ENTRIES: Final = 200
+MOST_PAYLOAD: Final = 64 * 1024
+FAILURE_CHARACTERS: Final = 500
+CONTENT_TYPE_CHARACTERS: Final = 128
+MOST_RETRY_AFTER: Final = 30 * 86_400.0
+_FULL_NAME_CHARACTERS: Final = 300
+_LAST_TIME: Final = 253_402_300_799.0  # the end of the year 9999 as Unix time
+
+
+def reading_out(vps_id: str, reading: Reading) -> dict[str, object]:
+    """Return the header member of a reading, with full names."""
+    return {
+        "entries": [[f"{vps_id}/{entry.name}", entry.version] for entry in reading.entries],
+        "read": [
+            {
+                "name": f"{vps_id}/{facts.name}",
+                "version": version,
+                "size": facts.size,
+                "contentType": facts.content_type,
+                "created": facts.created,
+                "expires": facts.expires,
+            }
+            for version, facts in reading.read.items()
+        ],
+        "unread": dict(reading.unread),
+    }
+
+
+def reading(untrusted: object, vps_id: str, known: frozenset[Version]) -> Reading:
+    """Return a reading of this VPS that is consistent in itself and re-sends nothing that was known.
+
+    Raises:
+        MalformedError: it breaks a rule.
+    """
+    members = strict.record(untrusted, "reading", ("entries", "read", "unread"))
+    entries = tuple(
+        _entry(item, vps_id) for item in strict.array(members["entries"], "entries", MOST_ENTRIES)
+    )
+    listed: dict[Version, set[SecretName]] = {}
+    for entry in entries:
+        listed.setdefault(entry.version, set()).add(entry.name)
+    read: dict[Version, Facts] = {}
+    for item in strict.array(members["read"], "read", MOST_ENTRIES):
+        facts = _facts(item, vps_id)
+        if facts.version in read:
+            raise MalformedError("a version was read twice")
+        if listed.get(facts.version) != {facts.name}:
+            raise MalformedError("a version that was read is not listed under its own name")
+        read[facts.version] = facts
+    unread = _unread(members["unread"])
+    if read.keys() & unread.keys() or unread.keys() - listed.keys():
+        raise MalformedError("a version is unread that was read or is not listed")
+    if read.keys() & known or unread.keys() & known:
+        raise MalformedError("a version that was known is sent again")
+    return Reading(entries, read, unread)
+
+
+def _unread(untrusted: object) -> dict[Version, Unread]:
+    return {
+        version(key): Unread(_one_of(value, "unread", Unread))
+        for key, value in strict.mapping(untrusted, "unread").items()
+    }
+
+
+def _entry(untrusted: object, vps_id: str) -> Entry:
+    pair = strict.array(untrusted, "an entry", 2)
+    if len(pair) != 2:  # noqa: PLR2004  # a pair
+        raise MalformedError("an entry is not a pair")
+    return Entry(_name(pair[0], vps_id), version(pair[1]))
+
+
+def _facts(untrusted: object, vps_id: str) -> Facts:
+    members = strict.record(
+        untrusted, "facts", ("name", "version", "size", "contentType", "created", "expires")
+    )
+    return Facts(
+        _name(members["name"], vps_id),
+        version(members["version"]),
+        strict.whole(members["size"], "size", MOST_PAYLOAD),
+        strict.text(members["contentType"], "contentType", CONTENT_TYPE_CHARACTERS),
+        strict.number(members["created"], "created", _LAST_TIME),
+        None if members["expires"] is None else strict.number(members["expires"], "expires", _LAST_TIME),
+    )
+
+
+def failure_out(failure: Failure) -> dict[str, object]:
+    """Return the header member of a failure."""
+    return {
+        "step": failure.step,
+        "fault": failure.fault,
+        "tried": failure.tried,
+        "advice": failure.advice,
+        "status": failure.status,
+        "retryAfter": failure.retry_after,
+    }
+
+
+def failure(untrusted: object) -> Failure:
+    """Return a failure whose texts are one printable line each.
+
+    Raises:
+        MalformedError: it breaks a rule.
+    """
+    members = strict.record(
+        untrusted, "failure", ("step", "fault", "tried", "advice", "status", "retryAfter")
+    )
+    status, retry_after = members["status"], members["retryAfter"]
+    return Failure(
+        Step(_one_of(members["step"], "step", Step)),
+        Fault(_one_of(members["fault"], "fault", Fault)),
+        strict.text(members["tried"], "tried", FAILURE_CHARACTERS),
+        strict.text(members["advice"], "advice", FAILURE_CHARACTERS),
+        None if status is None else strict.whole(status, "status", 999),
+        None if retry_after is None else strict.number(retry_after, "retryAfter", MOST_RETRY_AFTER),
+    )
+
+
+def version(untrusted: object) -> Version:
+    """Return a version, or raise MalformedError."""
+    parsed = parse_version(untrusted) if isinstance(untrusted, str) else None
+    if parsed is None:
+        raise MalformedError("a version is not a UUID")
+    return parsed
+
+
+def _name(untrusted: object, vps_id: str) -> SecretName:
+    name = strip_prefix(vps_id, strict.text(untrusted, "a name", _FULL_NAME_CHARACTERS))
+    if name is None:
+        raise MalformedError("a name is not one of this VPS")
+    return name
+
+
+def _one_of(untrusted: object, what: str, words: type[Step | Fault | Unread]) -> str:
+    if not isinstance(untrusted, str) or untrusted not in set(words):
+        raise MalformedError(f"{what} is not one of its words")
+    return untrusted
