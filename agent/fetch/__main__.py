@@ -1,0 +1,155 @@
+"""``python -m agent.fetch --config PATH``: one request on standard input, one reply on standard output.
+
+Both may be the same socket. Lines for the journal go to standard error, never with a value. Exit status: 0 a
+reply was written, also one of a failure; 1 none could be written; 2 usage; 78 the configuration is bad.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+import os
+import resource
+import select
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from agent import config as configuration
+from agent.core import wire
+from agent.core.errors import ConfigurationError, Failure, Fault, Step, WireError
+
+if TYPE_CHECKING:
+    from agent.config import Config
+    from agent.core.wire import Reply, Request
+
+LOG: Final = logging.getLogger("agent.fetch")
+_REQUEST_WITHIN_S: Final = 10.0
+_STDIN, _STDOUT = 0, 1
+_LIBRARIES: Final = ("keystoneauth", "keystoneauth1", "barbicanclient", "urllib3", "requests", "stevedore")
+
+EXIT_REPLIED, EXIT_FAILED, EXIT_CONFIGURATION = 0, 1, 78
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Make one cycle and return the exit status."""
+    parser = argparse.ArgumentParser(prog="vps-secrets-fetch", description=__doc__)
+    parser.add_argument("--config", type=Path, default=configuration.DEFAULT_PATH, metavar="PATH")
+    path = parser.parse_args(arguments).config
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _log_to_stderr()
+    try:
+        request = wire.decode_request(_read_message())
+    except (WireError, OSError) as error:
+        LOG.error("no request: %s", error)  # noqa: TRY400  # no traceback: it could show what was read
+        return EXIT_FAILED
+    began = time.monotonic()
+    try:
+        config = configuration.load(path)
+    except ConfigurationError as error:
+        LOG.error("%s", error)  # noqa: TRY400  # every mistake, no value, no traceback
+        return EXIT_CONFIGURATION if _write(_misconfigured(request, path)) else EXIT_FAILED
+    LOG.setLevel(config.log.level.upper())
+    return _cycle(config, request, began)
+
+
+def _cycle(config: Config, request: Request, began: float) -> int:
+    """Make the cycle in a thread of its own, so that nothing (DNS has no timeout) outlasts the deadline."""
+    from agent.fetch.answers import clock_hint  # noqa: PLC0415  # keystoneauth1 is heavy, and not needed
+    from agent.fetch.cycle import Cycle, refused  # noqa: PLC0415  # when the configuration is bad
+
+    cycle = Cycle(config, request, began)
+    replies: list[Reply] = []
+    worker = threading.Thread(target=lambda: replies.append(cycle.run()), name="cycle", daemon=True)
+    worker.start()
+    worker.join(max(0.0, began + request.timeout - time.monotonic()))
+    reply = replies[0] if replies else cycle.overdue()
+    encoded = wire.encode_reply(reply)
+    try:
+        wire.decode_reply(encoded, request, config.vps_id, config.container.id)
+    except WireError as error:  # serve would refuse it whole: tell why instead
+        failure = Failure(Step.FETCH, Fault.TRANSIENT, "compose the reply", str(error))
+        reply = refused(request, failure, config.vps_id, config.container.id)
+        encoded = wire.encode_reply(reply)
+    _report(reply, clock_hint(cycle.skew()))
+    status = EXIT_REPLIED if _write(encoded) else EXIT_FAILED
+    if worker.is_alive():
+        sys.stderr.flush()
+        os._exit(status)  # its threads hang in foreign code: nothing of theirs is waited for
+    return status
+
+
+def _report(reply: Reply, clock: str) -> None:
+    if reply.failure is not None:
+        LOG.error("%s", reply.failure)
+    elif reply.reading is not None:
+        reading = reply.reading
+        LOG.info(
+            "%d entries, %d read, %d unread, %d refused; %d calls to Keystone, %d to Barbican",
+            *(len(reading.entries), len(reading.read), len(reading.unread), len(reply.foreign)),
+            *(reply.calls["keystone"], reply.calls["barbican"]),
+        )
+        if clock:
+            LOG.warning("the cycle was good%s", clock)
+
+
+def _misconfigured(request: Request, path: Path) -> bytes:
+    from agent.fetch.cycle import refused  # noqa: PLC0415  # as in _cycle
+
+    advice = "its journal names every mistake; vps-secrets-agent --check-config shows them too"
+    failure = Failure(Step.CONFIGURATION, Fault.TRANSIENT, f"read {ascii(str(path))[:300]}", advice)
+    return wire.encode_reply(refused(request, failure))
+
+
+def _read_message() -> bytes:
+    """Return the request, however it arrives.
+
+    Raises:
+        WireError: it is none, or does not come within ten seconds.
+    """
+    deadline = time.monotonic() + _REQUEST_WITHIN_S
+    prefix = _read_exactly(wire.PREFIX_BYTES, deadline)
+    return prefix + _read_exactly(wire.remaining(prefix, wire.REQUEST), deadline)
+
+
+def _read_exactly(wanted: int, deadline: float) -> bytes:
+    received = bytearray()
+    poller = select.poll()
+    poller.register(_STDIN, select.POLLIN)
+    while len(received) < wanted:
+        if not poller.poll(max(0.0, deadline - time.monotonic()) * 1000):
+            raise WireError("the request does not arrive")
+        part = os.read(_STDIN, wanted - len(received))
+        if not part:
+            raise WireError("the request is truncated")
+        received += part
+    return bytes(received)
+
+
+def _write(encoded: bytes) -> bool:
+    """Write the reply; tell whether it was taken."""
+    view = memoryview(encoded)
+    with contextlib.suppress(OSError):
+        while view:
+            view = view[os.write(_STDOUT, view) :]
+        return True
+    LOG.error("nobody takes the reply")
+    return False
+
+
+def _log_to_stderr() -> None:
+    """Log our own lines; other libraries' hold addresses and bodies, and what matters is translated."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("fetch: %(levelname)s: %(message)s"))
+    LOG.addHandler(handler)
+    LOG.propagate = False
+    logging.getLogger().addHandler(logging.NullHandler())
+    for name in _LIBRARIES:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

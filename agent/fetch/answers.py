@@ -1,0 +1,134 @@
+"""What an HTTP answer of Keystone or Barbican means for the secrets that are held: a pure judgement.
+
+Access was taken away only where the service itself says so, in its own form: a 401, 403 or 404 page of some
+front end on the way is a fault of the way, on which nothing is dropped.
+"""
+
+from __future__ import annotations
+
+import email.utils
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from agent.core.errors import Failure, Fault, Step
+from agent.core.wire_fields import MOST_RETRY_AFTER
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+CLOCK_TOLERANCE_S: Final = 300.0
+
+_AGAIN: Final = "the service's own log tells why"
+_GONE: Final = (
+    "the credential has expired, was revoked or deleted, or its user is disabled: give this VPS a new one"
+)
+_NO_ACCESS: Final = (
+    "it does not exist any more or this account has no access: check the reference and that its ACL names "
+    "this account's user"
+)
+_SECOND_401: Final = (
+    "Keystone gave a new token and Barbican refuses it too: check the access rules of the application "
+    "credential (GET on /v1/containers/*, /v1/secrets/*, /v1/secrets/*/payload) and that both services "
+    "belong to one cloud"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One HTTP answer, its body whole. ``skew`` is the service's clock less ours (s), where it told it."""
+
+    keystone: bool
+    tried: str
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    skew: float | None
+    now: float
+
+    def judge(self) -> Failure | None:
+        """Return what is wrong with it, or None where a library should see it.
+
+        That is also so for Barbican's 401, after which keystoneauth1 logs in again, and for 406, by which
+        Barbican's version negotiation goes on.
+        """
+        if self.status < 301:  # noqa: PLR2004  # 300 is Barbican's list of versions
+            return None
+        own = self._service_says_so()
+        if self.keystone:
+            return self._keystone(denied=own and self.status in {401, 404})
+        if (self.status == 401 and own) or self.status == 406:  # noqa: PLR2004  # HTTP
+            return None
+        if self.status in {403, 404} and own:
+            return self._failure(Step.PERMISSION, Fault.DENIED, _NO_ACCESS)
+        return self._failure(Step.BARBICAN, Fault.TRANSIENT, self._advice())
+
+    def second_401(self) -> Failure:
+        """Return what it means when Barbican refuses a fresh token."""
+        return self._failure(Step.PERMISSION, Fault.DENIED, _SECOND_401 + clock_hint(self.skew))
+
+    def _keystone(self, *, denied: bool) -> Failure:
+        if denied:
+            return self._failure(Step.KEYSTONE, Fault.DENIED, _GONE + clock_hint(self.skew))
+        return self._failure(Step.KEYSTONE, Fault.TRANSIENT, self._advice())
+
+    def _failure(self, step: Step, fault: Fault, advice: str) -> Failure:
+        retry_after = retry_after_of(self.headers.get("Retry-After"), self.now + (self.skew or 0.0))
+        return Failure(step, fault, self.tried, advice, self.status, retry_after)
+
+    def _advice(self) -> str:
+        if self.status < 400:  # noqa: PLR2004  # HTTP
+            return "redirects are not followed: configure the address that is meant"
+        if self.status == 429:  # noqa: PLR2004  # HTTP
+            return "it asks for fewer requests"
+        if self.status < 500:  # noqa: PLR2004  # HTTP
+            return f"unexpected, and not in the service's own form: check the address and what is in between{clock_hint(self.skew)}"  # noqa: E501  # one text
+        return _AGAIN
+
+    def _service_says_so(self) -> bool:
+        """Tell a refusal by the service itself from one by a proxy in front of it.
+
+        Keystone: ``{"error": {"code": …}}``; Barbican: ``{"code": …, "title": …}``; keystonemiddleware:
+        either, or WWW-Authenticate: Keystone.
+        """
+        if self.status == 401 and self.headers.get("WWW-Authenticate", "").startswith("Keystone"):  # noqa: PLR2004
+            return True
+        try:
+            untrusted = json.loads(self.body)
+        except (ValueError, RecursionError):
+            return False
+        if not isinstance(untrusted, dict):
+            return False
+        inner = untrusted.get("error", untrusted)
+        return isinstance(inner, dict) and inner.get("code") == self.status
+
+
+def retry_after_of(untrusted: str | None, now: float) -> float | None:
+    """Return the seconds that Retry-After asks for (RFC 9110, 10.2.3: seconds or a date), or None."""
+    if untrusted is None:
+        return None
+    if untrusted.isascii() and untrusted.isdigit():
+        return min(float(untrusted[:12]), MOST_RETRY_AFTER)
+    at = _date(untrusted)
+    return None if at is None else min(max(0.0, at - now), MOST_RETRY_AFTER)
+
+
+def skew_of(untrusted_date: str | None, now: float) -> float | None:
+    """Return how far (s) the service's clock is ahead of ours by its Date header, or None."""
+    at = None if untrusted_date is None else _date(untrusted_date)
+    return None if at is None else at - now
+
+
+def clock_hint(skew: float | None) -> str:
+    """Return a remark for people where the clocks differ so much that tokens and certificates suffer."""
+    if skew is None or abs(skew) < CLOCK_TOLERANCE_S:
+        return ""
+    direction = "behind" if skew > 0 else "ahead of"
+    return f"; this machine's clock is {abs(skew) / 60:.0f} minutes {direction} the service's: set it right"
+
+
+def _date(untrusted: str) -> float | None:
+    try:
+        return email.utils.parsedate_to_datetime(untrusted).timestamp()
+    except (ValueError, TypeError, OverflowError, IndexError):
+        return None

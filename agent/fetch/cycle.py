@@ -1,0 +1,182 @@
+"""One cycle: log in or go on with the former token, read the container, read what is new, read it again.
+
+Owns everything of the cycle and dies with it. Invariants: a quiet cycle is one request; with k new versions
+it is at most 2k + 4 to Barbican; the second reading of the container counts, so a version that was replaced
+meanwhile is not reported and one that came meanwhile is listed and left for the next cycle.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from typing import TYPE_CHECKING, Any
+
+from keystoneauth1.session import Session
+
+from agent import __version__
+from agent.core.rotation import Reading, Unread
+from agent.core.wire import MOST_FOREIGN, PHASES, Reply
+from agent.fetch import barbican, login, translate
+from agent.fetch.transport import Transport, late
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from agent.config import Config
+    from agent.core.errors import Failure
+    from agent.core.secret import SecretName, Version
+    from agent.core.wire import Request
+    from agent.fetch.barbican import Listing
+    from agent.fetch.payloads import Outcome
+
+
+class Cycle:
+    """Makes one cycle in one thread; :meth:`overdue` may be called by another when time is up."""
+
+    def __init__(self, config: Config, request: Request, began: float) -> None:
+        """``began`` is when the request came, on the monotonic clock (s)."""
+        self._config = config
+        self._request = request
+        # a little less than what the request allows, so that the answer still says what was waited for
+        self._deadline = began + request.timeout - min(1.0, request.timeout / 10)
+        self._timings = dict.fromkeys(PHASES, 0.0)
+        self._transport: Transport | None = None
+        self._login: login.Login | None = None
+        self._outcome: Outcome | None = None
+        self._foreign: tuple[str, ...] = ()
+
+    def run(self) -> Reply:
+        """Make the cycle; every error becomes a failure reply."""
+        try:
+            return self._reply(self._read(), None)
+        except Exception as error:  # noqa: BLE001  # the edge: nothing of a library's error may leave
+            failure = translate.failure(error, self._transport)
+        return self._reply(None, failure)
+
+    def overdue(self) -> Reply:
+        """Return the reply for when the time is up and :meth:`run` has not returned."""
+        tried = (self._transport and self._transport.tried) or "log in to Keystone"
+        return self._reply(None, late(tried))
+
+    def skew(self) -> float | None:
+        """Return by how much (s) the services' clock is ahead of this machine's, where they told."""
+        answer = self._transport.answer if self._transport else None
+        return answer.skew if answer else None
+
+    def _read(self) -> Reading:
+        prepared = self._login = login.prepare(self._config.keystone, os.environ)
+        transport = self._transport = Transport(prepared.auth_url, self._config.fetch, self._deadline)
+        session = Session(
+            auth=prepared.plugin,
+            session=transport.session(),
+            verify=prepared.ca_file or True,
+            user_agent=f"vps-secrets-agent/{__version__}",
+            redirect=False,
+        )
+        self._timings["start"] = _since_exec()
+        with self._timed("login"):
+            login.adopt(prepared, self._request.token_state)
+            base = self._endpoint(prepared, session)
+        with self._timed("list"):
+            first = barbican.read_listing(session, base, self._config)
+        self._foreign = first.foreign
+        wanted = self._wanted(first)
+        if not wanted:
+            return Reading(first.entries, {}, _elsewhere(first, self._request.known))
+        with self._timed("payloads"):
+            outcome = self._read_payloads(session, base, wanted)
+        with self._timed("list"):
+            second = barbican.read_listing(session, base, self._config)
+        return self._combine(second, outcome)
+
+    def _endpoint(self, prepared: login.Login, session: Session) -> str:
+        """Log in where that is needed, and return where Barbican is."""
+        keystone = self._config.keystone
+        access = prepared.plugin.get_access(session)
+        untrusted_endpoint = keystone.endpoint_override or access.service_catalog.url_for(
+            service_type=keystone.service_type, interface=prepared.interface, region_name=prepared.region
+        )
+        return barbican.base_of(str(untrusted_endpoint), prepared.auth_url)
+
+    def _wanted(self, listing: Listing) -> dict[Version, frozenset[SecretName]]:
+        """Return the versions to read now, each with the names under which it is listed."""
+        if listing.has_double() and not self._request.reads_doubles:
+            return {}
+        wanted: dict[Version, frozenset[SecretName]] = {}
+        for entry in listing.entries:
+            if entry.version not in self._request.known and entry.version not in listing.elsewhere:
+                wanted[entry.version] = wanted.get(entry.version, frozenset()) | {entry.name}
+        return wanted
+
+    def _read_payloads(
+        self, session: Any, base: str, wanted: Mapping[Version, frozenset[SecretName]]
+    ) -> Outcome:
+        from agent.fetch import payloads  # noqa: PLC0415  # barbicanclient is loaded only when needed
+
+        assert self._transport is not None  # noqa: S101  # _read made it
+        source = payloads.Source(
+            session, base, self._config.vps_id, self._transport, self._config.fetch.threads
+        )
+        return payloads.read_payloads(source, wanted)
+
+    def _combine(self, listing: Listing, outcome: Outcome) -> Reading:
+        """Return what both readings and the payloads come to."""
+        self._outcome = outcome
+        entries, foreign = [], list(listing.foreign)
+        for entry in listing.entries:
+            full, facts = f"{self._config.vps_id}/{entry.name}", outcome.read.get(entry.version)
+            if entry.version in outcome.misnamed:
+                foreign.append(f"{full} (its secret is named {outcome.misnamed[entry.version]})"[:256])
+            elif facts is not None and facts.name != entry.name:
+                foreign.append(f"{full} (its secret is named {self._config.vps_id}/{facts.name})"[:256])
+            else:
+                entries.append(entry)
+        self._foreign = tuple(foreign)
+        left = {entry.version for entry in entries}
+        unread = {version: reason for version, reason in outcome.unread.items() if version in left}
+        read = {version: facts for version, facts in outcome.read.items() if version in left}
+        return Reading(tuple(entries), read, _elsewhere(listing, self._request.known) | unread)
+
+    def _reply(self, reading: Reading | None, failure: Failure | None) -> Reply:
+        payloads = self._outcome.payloads if self._outcome and reading else {}
+        return Reply(
+            nonce=self._request.nonce,
+            vps_id=self._config.vps_id,
+            container=self._config.container.id,
+            reading=reading,
+            failure=failure,
+            payloads={version: payloads[version] for version in (reading.read if reading else {})},
+            foreign=self._foreign[:MOST_FOREIGN],
+            calls=dict(self._transport.calls) if self._transport else {"keystone": 0, "barbican": 0},
+            timings=dict(self._timings),
+            token_state=login.give_back(self._login) if self._login else b"",
+        )
+
+    @contextlib.contextmanager
+    def _timed(self, phase: str) -> Iterator[None]:
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self._timings[phase] += time.monotonic() - began
+
+
+def refused(request: Request, failure: Failure, vps_id: str = "", container: str = "") -> Reply:
+    """Return a failure reply of a program that could not make a cycle."""
+    calls, timings = {"keystone": 0, "barbican": 0}, dict.fromkeys(PHASES, 0.0)
+    return Reply(request.nonce, vps_id, container, None, failure, calls=calls, timings=timings)
+
+
+def _elsewhere(listing: Listing, known: frozenset[Version]) -> dict[Version, Unread]:
+    return dict.fromkeys(sorted(listing.elsewhere - known), Unread.FAILED)
+
+
+def _since_exec() -> float:
+    """Return the seconds since this process was started (proc_pid_stat(5), field 22), or 0 if unknown."""
+    try:
+        with open("/proc/self/stat", encoding="ascii") as file:  # noqa: PTH123  # not a path of ours
+            ticks = int(file.read().rpartition(")")[2].split()[19])
+    except (OSError, ValueError, IndexError):
+        return 0.0
+    return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK"))

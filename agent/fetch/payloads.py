@@ -1,0 +1,138 @@
+"""Metadata and payload of new versions, through python-barbicanclient, a few at a time.
+
+Imported only when there is something new. Each version costs two requests; the payload is asked for as
+application/octet-stream, which Barbican answers for every secret byte for byte, and which keystoneauth1 never
+writes to a log. The payload of a secret whose own name is not that of its entry is not read.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final
+
+from barbicanclient import client as barbicanclient
+
+from agent.core import strict
+from agent.core.errors import CloudError, Failure, Fault, Step
+from agent.core.rotation import Unread
+from agent.core.secret import Facts, SecretName, Version, strip_prefix
+from agent.core.strict import MalformedError
+from agent.core.wire import MOST_PAYLOADS
+from agent.core.wire_fields import CONTENT_TYPE_CHARACTERS, MOST_PAYLOAD
+from agent.fetch import translate
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from agent.fetch.transport import Transport
+
+_OCTETS: Final = "application/octet-stream"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of each version that was tried; ``misnamed`` are secrets with another name, for people."""
+
+    read: dict[Version, Facts] = field(default_factory=dict)
+    payloads: dict[Version, bytes] = field(default_factory=dict, repr=False)
+    unread: dict[Version, Unread] = field(default_factory=dict)
+    misnamed: dict[Version, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where to read from, and for which VPS."""
+
+    session: Any
+    base: str
+    vps_id: str
+    transport: Transport
+    threads: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Misnamed:
+    shown: str
+
+
+type_of_one = tuple[Facts, bytes] | Unread | _Misnamed
+
+
+def read_payloads(source: Source, wanted: Mapping[Version, frozenset[SecretName]]) -> Outcome:
+    """Read every wanted version; the names are those under which it is listed.
+
+    Raises:
+        CloudError: the service as a whole is away or refuses this account; no outcome is of use then.
+    """
+    client = barbicanclient.Client("v1", session=source.session, endpoint=source.base)
+    with ThreadPoolExecutor(source.threads, thread_name_prefix="payload") as pool:
+        futures = {
+            version: pool.submit(_try_one, source, client, version, names)
+            for version, names in wanted.items()
+        }
+        outcome = Outcome()
+        for version, future in futures.items():
+            result = future.result()
+            if isinstance(result, Failure):
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise CloudError(result)
+            _add(outcome, version, result)
+    return outcome
+
+
+def _add(outcome: Outcome, version: Version, result: type_of_one) -> None:
+    if isinstance(result, Unread):
+        outcome.unread[version] = result
+    elif isinstance(result, _Misnamed):
+        outcome.misnamed[version] = result.shown
+    elif sum(map(len, outcome.payloads.values())) + len(result[1]) > MOST_PAYLOADS:
+        outcome.unread[version] = Unread.FAILED
+    else:
+        outcome.read[version], outcome.payloads[version] = result
+
+
+def _try_one(
+    source: Source, client: Any, version: Version, names: frozenset[SecretName]
+) -> type_of_one | Failure:
+    """Return the result for one version, or the failure that ends the cycle."""
+    try:
+        return _one(source, client, version, names)
+    except Exception as error:  # noqa: BLE001  # two libraries over untrusted JSON: every error is translated
+        failure = translate.failure(error, source.transport)
+    if failure.fault is Fault.DENIED and failure.status in {403, 404}:
+        return Unread.ABSENT if failure.status == 404 else Unread.DENIED  # noqa: PLR2004  # HTTP
+    whole = failure.step not in {Step.BARBICAN, Step.FETCH} or failure.status in {429, 503}
+    return failure if whole else Unread.FAILED
+
+
+def _one(source: Source, client: Any, version: Version, names: frozenset[SecretName]) -> type_of_one:
+    reference = f"{source.base}/v1/secrets/{version}"
+    metadata = client.secrets.get(reference)
+    untrusted_name = metadata.name  # this is the request for the metadata
+    name = strip_prefix(source.vps_id, untrusted_name) if isinstance(untrusted_name, str) else None
+    if name is None or name not in names:
+        return _Misnamed(strict.printable(str(untrusted_name), 100))
+    if not metadata.content_types:
+        return Unread.ABSENT  # created, its payload not yet written
+    created, expires = _time(metadata.created), _time(metadata.expiration)
+    if created is None:
+        raise MalformedError("a secret has no creation time")
+    content_type = strict.printable(str(metadata.content_types.get("default")), CONTENT_TYPE_CHARACTERS)
+    # a second object, since the first has taken the metadata's content type over
+    payload = client.secrets.get(reference, payload_content_type=_OCTETS).payload
+    if payload is None:
+        return Unread.ABSENT
+    if not isinstance(payload, bytes) or not 0 < len(payload) <= MOST_PAYLOAD:
+        raise MalformedError("a payload is empty or too large")
+    return Facts(name, version, len(payload), content_type, created, expires), payload
+
+
+def _time(untrusted: object) -> float | None:
+    """Return a time of barbicanclient's as Unix time (s)."""
+    if untrusted is None:
+        return None
+    if not isinstance(untrusted, datetime):
+        raise MalformedError("a time of a secret is none")
+    return max(0.0, untrusted.timestamp())

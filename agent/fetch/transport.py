@@ -1,0 +1,139 @@
+"""The only way out: one requests session whose every answer is bounded, whole and judged.
+
+Owns the deadline of the cycle, the count of calls and what was tried last. Invariants: no body is longer than
+:data:`MOST_BODY`; a body that is shorter than announced, or compressed, or of unknown length is refused; no
+redirect is followed; nothing comes from the environment (proxies, CA bundles, .netrc): a variable left by
+somebody else must not decide to whom a credential is sent, and the agent's file has no proxy setting.
+Failures below HTTP and refusals leave as :class:`CloudError`, raised outside the ``except`` block.
+"""
+
+from __future__ import annotations
+
+import http.client
+import io
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+import requests
+import urllib3
+from requests.adapters import HTTPAdapter
+
+from agent.core import strict
+from agent.core.errors import CloudError, Failure, Fault, Step
+from agent.fetch import translate
+from agent.fetch.answers import Answer, skew_of
+
+if TYPE_CHECKING:
+    from agent.config import FetchSettings
+
+MOST_BODY: Final = 1024 * 1024
+_LIBRARY_ERRORS: Final = (
+    requests.RequestException,
+    urllib3.exceptions.HTTPError,
+    http.client.HTTPException,
+    OSError,
+)
+
+
+class Transport:
+    """What all connections of one cycle share. ``deadline`` is on the monotonic clock (s)."""
+
+    def __init__(self, auth_url: str, settings: FetchSettings, deadline: float) -> None:
+        self.calls = {"keystone": 0, "barbican": 0}
+        self.tried = ""
+        """The request that was begun last, for people."""
+        self.answer: Answer | None = None
+        """The last answer, of which thread ever."""
+        self._keystone: Final = auth_url.rstrip("/") + "/"
+        self._settings: Final = settings
+        self._deadline: Final = deadline
+
+    def session(self) -> requests.Session:
+        """Return a session that has no other way out than this."""
+        session = requests.Session()
+        session.trust_env = False
+        session.headers["Accept-Encoding"] = "identity"
+        for scheme in ("https://", "http://"):
+            session.mount(scheme, _Adapter(self, self._settings.threads))
+        return session
+
+    def begin(self, request: requests.PreparedRequest) -> tuple[bool, str]:
+        """Note a request that is about to be sent; return whether it goes to Keystone, and what it is."""
+        url = request.url or ""
+        keystone = url.startswith(self._keystone)
+        tried = strict.printable(f"{request.method} {url}", 300)
+        if time.monotonic() >= self._deadline:
+            raise CloudError(late(self.tried or tried))
+        self.calls["keystone" if keystone else "barbican"] += 1
+        self.tried = tried
+        return keystone, tried
+
+    def timeouts(self) -> tuple[float, float]:
+        """Return how long connecting and a silence of the service may last (s)."""
+        left = max(0.05, self._deadline - time.monotonic())
+        return min(self._settings.connect_timeout, left), left
+
+
+def late(tried: str) -> Failure:
+    """Return the failure of a cycle that has used up its time."""
+    advice = "it took longer than the whole cycle may (fetch.timeout): check the service and the way to it"
+    return Failure(Step.CONNECTION, Fault.TRANSIENT, tried, advice)
+
+
+class _Adapter(HTTPAdapter):
+    """Sends one request and takes its whole answer."""
+
+    def __init__(self, transport: Transport, connections: int) -> None:
+        self._transport: Final = transport
+        super().__init__(pool_connections=2, pool_maxsize=max(2, connections), max_retries=0)
+
+    def send(self, request: requests.PreparedRequest, **options: Any) -> requests.Response:  # type: ignore[override]  # requests calls it with keywords only
+        """Send a request with the cycle's own timeouts, no proxy and no client certificate."""
+        keystone, tried = self._transport.begin(request)
+        failure: Failure | None = None
+        try:
+            response = super().send(
+                request, stream=True, timeout=self._transport.timeouts(), verify=options["verify"]
+            )
+            body = _body(response)
+        except _LIBRARY_ERRORS as error:
+            failure = translate.network(error, tried)
+        except _UnusableBodyError as error:
+            step = Step.KEYSTONE if keystone else Step.BARBICAN
+            failure = Failure(step, Fault.TRANSIENT, tried, str(error), response.status_code)
+        if failure is None:
+            now = time.time()
+            skew = skew_of(response.headers.get("Date"), now)
+            answer = Answer(keystone, tried, response.status_code, response.headers, body, skew, now)
+            self._transport.answer = answer
+            failure = answer.judge()
+        if failure is not None:
+            raise CloudError(failure)
+        response.raw = io.BytesIO(body)  # requests reads any file object
+        return response
+
+
+class _UnusableBodyError(Exception):
+    """The body is not one that can be taken; the text is advice for people."""
+
+
+def _body(response: requests.Response) -> bytes:
+    """Return the whole body; the connection goes back to its pool, or is closed where it is refused."""
+    if response.headers.get("Content-Encoding", "identity") != "identity":
+        response.close()
+        raise _UnusableBodyError("the answer is compressed although that was not asked for")
+    announced = response.headers.get("Content-Length")
+    chunked = "Transfer-Encoding" in response.headers
+    parts: list[bytes] = []
+    size = 0
+    while part := response.raw.read(MOST_BODY + 1 - size, decode_content=False):
+        parts.append(part)
+        size += len(part)
+        if size > MOST_BODY:
+            response.close()
+            raise _UnusableBodyError(f"the answer is longer than {MOST_BODY} bytes: check the address")
+    if announced is not None and announced != str(size) and not chunked:
+        raise _UnusableBodyError("the answer was cut off on the way")
+    if announced is None and not chunked and response.ok and size:
+        raise _UnusableBodyError("the answer tells no length, so it can't be known to be whole")
+    return b"".join(parts)
