@@ -33,6 +33,7 @@ class Step(enum.StrEnum):
     BARBICAN = "Barbican"
     PERMISSION = "permission"
     FETCH = "fetch process"
+    MEMORY = "memory"
 
 
 class Fault(enum.StrEnum):
@@ -125,6 +126,7 @@ BAD_NAME = Problem(400, "bad-name", "This is not a secret's name", "bad-request"
 BAD_PARAMETER = Problem(400, "bad-parameter", "A query parameter is unknown or out of range", "bad-request")
 NOT_GRANTED = Problem(403, "not-granted", "No grant lets this caller read this name", "denied")
 NO_PEER = Problem(403, "no-peer-credentials", "The kernel told nothing about the caller", "denied")
+NOT_ADMIN = Problem(403, "not-admin", "This socket is for root and the administrators' group", "denied")
 NO_SUCH_SECRET = Problem(404, "no-such-secret", "This name is granted but does not exist", "absent")
 NO_PREVIOUS = Problem(404, "no-previous-version", "There is no previous version in its grace time", "absent")
 NO_SUCH_PATH = Problem(404, "no-such-path", "This socket has no such path", "bad-request")
@@ -148,11 +150,24 @@ INTERNAL = Problem(500, "internal", "The agent failed to answer; its journal tel
 class RequestError(AgentError):
     """A local caller gets an error answer. ``detail`` and ``retry_after`` (s) add to the fixed text.
 
-    ``detail`` is shown to the caller: only text of ours and names that the caller itself sent.
+    ``detail`` and ``members`` (RFC 9457, 3.2) are shown to the caller: only text of ours and names that the
+    caller itself sent. ``names`` go into the audit record. ``allow`` are the methods that a path has.
     """
 
-    def __init__(self, problem: Problem, detail: str = "", retry_after: float | None = None) -> None:
+    def __init__(
+        self,
+        problem: Problem,
+        detail: str = "",
+        *,
+        retry_after: float | None = None,
+        names: tuple[str, ...] = (),
+        members: dict[str, object] | None = None,
+        allow: str = "",
+    ) -> None:
         super().__init__(problem.title)
         self.problem = problem
         self.detail = detail
         self.retry_after = retry_after
+        self.names = names
+        self.members = members or {}
+        self.allow = allow

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -12,10 +13,21 @@ if TYPE_CHECKING:
 
 
 @dataclass(slots=True)
+class Traffic:
+    """What the doors count. ``requests`` by (door, outcome), ``connections`` open now by door."""
+
+    requests: Counter[tuple[str, str]] = field(default_factory=Counter)
+    connections: Counter[str] = field(default_factory=Counter)
+    refused: Counter[str] = field(default_factory=Counter)
+    watchers: int = 0
+
+
+@dataclass(slots=True)
 class State:
     """The running agent. ``started`` is a moment on the boot clock (s).
 
     ``config`` and ``grants`` are replaced together when a reload succeeds; ``stopping`` is set once.
+    ``warnings`` are what is odd about the machine and the configuration. ``traffic`` is the doors' own.
     """
 
     config: Config
@@ -23,3 +35,5 @@ class State:
     store: Store
     started: float
     stopping: bool = False
+    warnings: tuple[str, ...] = ()
+    traffic: Traffic = field(default_factory=Traffic)

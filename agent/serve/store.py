@@ -63,6 +63,11 @@ class Store:
         """Return the event of the next publication; take it before looking at ``snapshot``."""
         return self._published
 
+    def wake(self) -> None:
+        """Wake whoever waits for a publication, without one: the agent stops."""
+        published, self._published = self._published, asyncio.Event()
+        published.set()
+
     def publish(
         self,
         versions: Mapping[SecretName, Version],
@@ -200,5 +205,4 @@ class Store:
         gone = [name for name in self.changed if name not in current]
         for name in gone[: max(0, len(gone) - MOST_GONE)]:
             del self.changed[name]
-        published, self._published = self._published, asyncio.Event()
-        published.set()
+        self.wake()

@@ -1,0 +1,54 @@
+"""The daemon's command line. Exit status: 0 stopped, 1 failed, 2 usage, 78 bad configuration (sysexits.h)."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import sys
+from pathlib import Path
+
+from agent import __version__
+from agent.config import DEFAULT_PATH, Config, load
+from agent.core.errors import AgentError, ConfigurationError
+from agent.serve import hardening, journal
+from agent.serve.daemon import Daemon
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the agent until a signal ends it, or check its configuration; return the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="vps-secrets-agent",
+        description="Serves the Barbican secrets of this VPS to its application, from memory.",
+        epilog="Exit status: 0 stopped, 1 failed, 2 usage, 78 bad configuration.",
+    )
+    parser.add_argument("--config", type=Path, default=DEFAULT_PATH, help="default: %(default)s")
+    parser.add_argument("--check-config", action="store_true", help="tell every mistake, then end")
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    options = parser.parse_args(arguments)
+    try:
+        config = load(options.config.absolute())
+    except ConfigurationError as error:
+        for mistake in error.mistakes:
+            sys.stderr.write(f"{mistake}\n")
+        return os.EX_CONFIG
+    if options.check_config:
+        sys.stdout.write(f"{config.path}: right ({config.vps_id}, {len(config.grants)} grants)\n")
+        return 0
+    hardening.keep_memory_private()
+    journal.set_up(config.log.level)
+    try:
+        asyncio.run(_run(config))
+    except AgentError as error:
+        logging.getLogger("agent").error("%s", error)  # noqa: TRY400  # no traceback
+        return 1
+    return 0
+
+
+async def _run(config: Config) -> None:
+    await Daemon(config).run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,68 @@
+"""Names of users and groups to ids, through the system's databases (getpwnam(3), getgrnam(3))."""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+from typing import TYPE_CHECKING
+
+from agent.core.access import Grant, Peer
+
+if TYPE_CHECKING:
+    from agent.config import GrantRule
+
+
+def uid_of(user: str | None) -> int | None:
+    """Return the uid of a user, or None where there is no such user."""
+    try:
+        return None if user is None else pwd.getpwnam(user).pw_uid
+    except KeyError:
+        return None
+
+
+def gid_of(group: str | None) -> int | None:
+    """Return the gid of a group, or None where there is no such group."""
+    try:
+        return None if group is None else grp.getgrnam(group).gr_gid
+    except KeyError:
+        return None
+
+
+def grants_of(rules: tuple[GrantRule, ...]) -> tuple[Grant, ...]:
+    """Return the grants with their ids; one whose user or group does not exist matches nobody."""
+    return tuple(
+        Grant(
+            index=index,
+            secrets=rule.secrets,
+            user=rule.user,
+            group=rule.group,
+            unit=rule.unit,
+            uid=uid_of(rule.user),
+            gid=gid_of(rule.group),
+        )
+        for index, rule in enumerate(rules)
+    )
+
+
+def unmatched(grants: tuple[Grant, ...]) -> tuple[str, ...]:
+    """Return a warning for each grant that names a user or group which does not exist."""
+    return tuple(
+        f"{grant} matches nobody: its {kind} does not exist on this machine"
+        for grant in grants
+        for kind, name, number in (("user", grant.user, grant.uid), ("group", grant.group, grant.gid))
+        if name is not None and number is None
+    )
+
+
+def peer_of(user: str, unit: str | None) -> Peer | None:
+    """Return the caller that a user's process in a unit would be, or None where there is no such user.
+
+    ``user`` is a name or a decimal uid.
+    """
+    try:
+        entry = pwd.getpwuid(int(user)) if user.isdecimal() else pwd.getpwnam(user)
+    except (KeyError, ValueError, OverflowError):
+        return None
+    groups = frozenset(os.getgrouplist(entry.pw_name, entry.pw_gid))
+    return Peer(0, entry.pw_uid, entry.pw_gid, groups, unit)

@@ -1,0 +1,204 @@
+"""The application's socket: lists, hands over and watches the secrets that the caller's grants cover.
+
+Every decision is made on one snapshot without an await between reading it and building the answer. A name
+that no grant covers is 403 whether it exists or not.
+"""
+
+from __future__ import annotations
+
+import base64
+from typing import TYPE_CHECKING, Final
+
+from aiohttp import web
+
+from agent.core.access import decide
+from agent.core.errors import (
+    BAD_PARAMETER,
+    NO_PEER,
+    NO_PREVIOUS,
+    NO_SUCH_PATH,
+    NO_SUCH_SECRET,
+    NOT_GRANTED,
+    NOT_READY,
+    STOPPING,
+    UNAVAILABLE,
+    RequestError,
+)
+from agent.serve import clock, freshness, watch
+from agent.serve.audit import Record
+from agent.serve.connection import Answer
+from agent.serve.responses import headers, json_response
+from agent.serve.target import Target, name_of
+
+if TYPE_CHECKING:
+    from agent.core.access import Peer
+    from agent.core.secret import Secret, SecretName, Snapshot
+    from agent.serve.connection import Connection
+    from agent.serve.state import State
+
+NAME: Final = "app"
+_SECRETS: Final = "/v1/secrets/"
+
+
+class AppDoor:
+    """Answers the requests of docs/socket-api.md over ``state``."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+
+    async def answer(self, request: web.BaseRequest, connection: Connection) -> Answer:
+        """Decide one request.
+
+        Raises:
+            RequestError: the caller gets an error answer.
+        """
+        target = Target(request)
+        if target.path == "/v1/health/live":
+            target.allow("GET")
+            return Answer(Record("served", 200, target.path, {}), json_response({"live": True}))
+        if self._state.stopping:
+            raise RequestError(STOPPING)
+        if connection.peer is None:
+            raise RequestError(NO_PEER)
+        if target.path.startswith(_SECRETS):
+            return self._secret(target, connection.peer, request.headers.get("If-None-Match", ""))
+        if target.path == "/v1/secrets":
+            return self._list(target, connection.peer)
+        if target.path == "/v1/bundle":
+            return self._bundle(target, connection.peer, request.headers.get("If-None-Match", ""))
+        if target.path == "/v1/watch":
+            streams = "text/event-stream" in request.headers.get("Accept", "")
+            return await watch.answer(self._state, target, connection, streams=streams)
+        if target.path == "/v1/health/ready":
+            return self._ready(target)
+        raise RequestError(NO_SUCH_PATH, "there are /v1/secrets, /v1/bundle, /v1/watch and /v1/health/ready")
+
+    def _secret(self, target: Target, peer: Peer, if_none_match: str) -> Answer:
+        """Hand over one payload."""
+        target.allow("GET", "version")
+        name = name_of(target.path.removeprefix(_SECRETS))
+        decision = decide(peer, name, self._state.grants)
+        if decision.grant is None:
+            raise RequestError(NOT_GRANTED, names=(name,))
+        snapshot = self._snapshot((name,))
+        secret = self._version(target, snapshot, name)
+        record_names: dict[str, str | None] = {name: secret.facts.version}
+        grants = (decision.grant.index + 1,)
+        stale = freshness.is_stale(self._state, name)
+        more = headers(
+            ETag=f'"{secret.facts.version}"',
+            Secrets_Generation=str(snapshot.generation),
+            Age=str(int(freshness.age(self._state))),
+            **({"Secrets_Stale": "true"} if stale else {}),
+        )
+        if _matches(if_none_match, secret.facts.version):
+            record = Record("served", 304, target.path, record_names, snapshot.generation, grants)
+            return Answer(record, web.Response(status=304, headers=more))
+        record = Record("served", 200, target.path, record_names, snapshot.generation, grants)
+        return Answer(
+            record, web.Response(body=secret.reveal(), headers=more, content_type=secret.facts.content_type)
+        )
+
+    def _version(self, target: Target, snapshot: Snapshot, name: SecretName) -> Secret:
+        """Return the version that was asked for."""
+        wanted = target.text("version")
+        if wanted not in {None, "current", "previous"}:
+            raise RequestError(BAD_PARAMETER, "version must be current or previous")
+        if wanted == "previous":
+            secret, until = snapshot.previous.get(name, (None, 0.0))
+            if secret is None or until <= clock.boot():
+                raise RequestError(NO_PREVIOUS, names=(name,))
+            return secret
+        if name not in snapshot.current:
+            raise RequestError(UNAVAILABLE if name in snapshot.pending else NO_SUCH_SECRET, names=(name,))
+        return snapshot.current[name]
+
+    def _list(self, target: Target, peer: Peer) -> Answer:
+        """Tell what the caller may read, without values."""
+        target.allow("GET")
+        snapshot = self._snapshot()
+        readable = self._readable(snapshot, peer)
+        listed = [describe(self._state, secret) for secret in readable.values()]
+        record = Record("served", 200, target.path, {}, snapshot.generation)
+        return Answer(record, json_response({"generation": snapshot.generation, "secrets": listed}))
+
+    def _bundle(self, target: Target, peer: Peer, if_none_match: str) -> Answer:
+        """Hand over all that the caller may read, from one snapshot."""
+        target.allow("GET")
+        snapshot = self._snapshot()
+        readable = self._readable(snapshot, peer)
+        etag = f"g{self._state.started:.0f}-{snapshot.generation}"
+        more = {"ETag": f'"{etag}"', "Secrets_Generation": str(snapshot.generation)}
+        versions: dict[str, str | None] = {name: secret.facts.version for name, secret in readable.items()}
+        if _matches(if_none_match, etag):
+            record = Record("served", 304, target.path, versions, snapshot.generation)
+            return Answer(record, web.Response(status=304, headers=headers(**more)))
+        record = Record("served", 200, target.path, versions, snapshot.generation)
+        values = {name: _as_json(secret.reveal()) for name, secret in readable.items()}
+        return Answer(record, json_response({"generation": snapshot.generation, "secrets": values}, more))
+
+    def _ready(self, target: Target) -> Answer:
+        """Tell whether the application can rely on what is served."""
+        target.allow("GET")
+        reason = freshness.unready(self._state)
+        attempt = freshness.next_attempt_in(self._state)
+        if reason is not None:
+            raise RequestError(NOT_READY, reason, retry_after=attempt, members={"nextAttemptIn": attempt})
+        snapshot = self._snapshot()
+        content = {
+            "ready": True,
+            "generation": snapshot.generation,
+            "confirmedAge": freshness.age(self._state),
+            "state": freshness.summary(self._state),
+        }
+        return Answer(Record("served", 200, target.path, {}, snapshot.generation), json_response(content))
+
+    def _snapshot(self, names: tuple[str, ...] = ()) -> Snapshot:
+        """Return what is held.
+
+        Raises:
+            RequestError: nothing was read yet.
+        """
+        if self._state.store.snapshot is None:
+            attempt = freshness.next_attempt_in(self._state)
+            raise RequestError(
+                NOT_READY,
+                freshness.unready(self._state) or "",
+                retry_after=attempt,
+                names=names,
+                members={"nextAttemptIn": attempt},
+            )
+        return self._state.store.snapshot
+
+    def _readable(self, snapshot: Snapshot, peer: Peer) -> dict[SecretName, Secret]:
+        grants = self._state.grants
+        return {n: s for n, s in sorted(snapshot.current.items()) if decide(peer, n, grants).allowed}
+
+
+def describe(state: State, secret: Secret) -> dict[str, object]:
+    """Return what may be told about a secret, as JSON members. Times are Unix times, ``age`` seconds."""
+    facts = secret.facts
+    return {
+        "name": facts.name,
+        "version": facts.version,
+        "contentType": facts.content_type,
+        "size": facts.size,
+        "created": facts.created,
+        "expires": facts.expires,
+        "age": freshness.age(state),
+        "stale": freshness.is_stale(state, facts.name),
+    }
+
+
+def _as_json(payload: bytes) -> str | dict[str, str]:
+    try:
+        return payload.decode()
+    except UnicodeDecodeError:
+        pass
+    return {"base64": base64.b64encode(payload).decode()}
+
+
+def _matches(untrusted_if_none_match: str, etag: str) -> bool:
+    """Compare weakly, as RFC 9110, 13.1.2 asks for; a list is allowed."""
+    candidates = [part.strip().removeprefix("W/") for part in untrusted_if_none_match.split(",")]
+    return "*" in candidates or f'"{etag}"' in candidates

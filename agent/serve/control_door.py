@@ -1,0 +1,209 @@
+"""The operators' socket: status, refresh, manifest, explain and metrics. There is no way to a value here."""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
+
+from aiohttp import web
+
+from agent import __version__
+from agent.core.access import decide, explain
+from agent.core.errors import (
+    BAD_PARAMETER,
+    NO_SUCH_PATH,
+    NOT_ADMIN,
+    NOT_READY,
+    REFRESH_FAILED,
+    RequestError,
+)
+from agent.serve import accounts, clock, freshness, metrics
+from agent.serve.app_door import describe
+from agent.serve.audit import Record
+from agent.serve.connection import Answer
+from agent.serve.responses import headers, json_response
+from agent.serve.target import Target, name_of
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from agent.core.access import Peer
+    from agent.core.errors import Failure
+    from agent.serve.connection import Connection
+    from agent.serve.keeper import Refreshed
+    from agent.serve.state import State
+
+NAME: Final = "control"
+METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+
+
+class ControlDoor:
+    """Answers root, the members of ``admin_group`` and the agent's own user; ``refresh`` is the keeper's."""
+
+    def __init__(self, state: State, refresh: Callable[[], Awaitable[Refreshed]]) -> None:
+        self._state = state
+        self._refresh = refresh
+
+    async def answer(self, request: web.BaseRequest, connection: Connection) -> Answer:
+        """Decide one request.
+
+        Raises:
+            RequestError: the caller gets an error answer.
+        """
+        target = Target(request)
+        if not self._admits(connection.peer):
+            group = self._state.config.control.admin_group
+            raise RequestError(NOT_ADMIN, f"be root or a member of {group}")
+        if target.path == "/v1/refresh":
+            target.allow("POST")
+            return await self._answer_refresh(target)
+        if target.path == "/v1/explain":
+            target.allow("GET", "user", "unit", "name")
+            return _answer(target, self._explain(target))
+        target.allow("GET")
+        if target.path == "/v1/status":
+            return _answer(target, self._status())
+        if target.path == "/v1/manifest":
+            return _answer(target, self._manifest())
+        if target.path == "/metrics":
+            text = metrics.exposition(self._state).encode()
+            response = web.Response(body=text, headers=headers(Content_Type=METRICS_TYPE))
+            return Answer(Record("served", 200, target.path, {}), response)
+        raise RequestError(
+            NO_SUCH_PATH, "there are /v1/status, /v1/refresh, /v1/manifest, /v1/explain and /metrics"
+        )
+
+    def _admits(self, peer: Peer | None) -> bool:
+        if peer is None:
+            return False
+        gid = accounts.gid_of(self._state.config.control.admin_group)
+        return peer.uid in {0, os.geteuid()} or (gid is not None and gid in peer.groups)
+
+    def _status(self) -> dict[str, object]:
+        state, health, snapshot = self._state, self._state.store.health, self._state.store.snapshot
+        uptime = clock.boot() - state.started
+        secrets = [] if snapshot is None else [snapshot.current[n] for n in sorted(snapshot.current)]
+        previous = {} if snapshot is None else snapshot.previous
+        return {
+            "agent": {
+                "version": __version__,
+                "pid": os.getpid(),
+                "startedAt": clock.wall() - uptime,
+                "uptime": uptime,
+                "stopping": state.stopping,
+            },
+            "vpsId": state.config.vps_id,
+            "state": freshness.summary(state),
+            "generation": snapshot.generation if snapshot else None,
+            "confirmedAge": None if health.confirmed is None else freshness.age(state),
+            "nextAttemptIn": freshness.next_attempt_in(state),
+            "cycles": {
+                "total": health.cycles,
+                "failed": health.cycles_failed,
+                "inARow": health.failures,
+                "lastSeconds": health.last_cycle,
+                "calls": health.calls,
+                "timings": health.timings,
+            },
+            "failure": failure_members(health.failure),
+            "secrets": [describe(state, s) | {"previous": s.facts.name in previous} for s in secrets],
+            "pending": sorted(snapshot.pending) if snapshot else [],
+            "foreign": list(health.foreign),
+            "grants": [str(grant) for grant in state.grants],
+            "warnings": list(warnings(state)),
+            "configurationError": health.configuration_error,
+            "memory": state.store.memory_facts(),
+            "connections": dict(state.traffic.connections),
+            "watchers": state.traffic.watchers,
+        }
+
+    async def _answer_refresh(self, target: Target) -> Answer:
+        refreshed = await self._refresh()
+        if refreshed.failure is not None:
+            raise RequestError(
+                REFRESH_FAILED,
+                str(refreshed.failure),
+                members={
+                    "failure": failure_members(refreshed.failure),
+                    "nextAttemptIn": freshness.next_attempt_in(self._state),
+                },
+            )
+        content = {
+            "generation": refreshed.generation,
+            "changed": refreshed.changed,
+            "seconds": refreshed.seconds,
+        }
+        return _answer(target, content)
+
+    def _explain(self, target: Target) -> dict[str, object]:
+        user, unit, name = target.text("user"), target.text("unit"), target.text("name")
+        if user is None or name is None:
+            raise RequestError(BAD_PARAMETER, "user and name are needed, unit is possible")
+        parsed = name_of(name)
+        caller = accounts.peer_of(user, unit)
+        if caller is None:
+            return {"allowed": False, "lines": ["there is no such user on this machine"], "caller": None}
+        return {
+            "allowed": decide(caller, parsed, self._state.grants).allowed,
+            "lines": explain(caller, parsed, self._state.grants),
+            "caller": {"uid": caller.uid, "groups": sorted(caller.groups)},
+        }
+
+    def _manifest(self) -> dict[str, object]:
+        """Return references only: what the deployment's database backs up."""
+        snapshot, config = self._state.store.snapshot, self._state.config
+        if snapshot is None:
+            raise RequestError(NOT_READY, freshness.unready(self._state) or "")
+        container = config.container.reference or f"/v1/containers/{config.container.id}"
+        base = container.rpartition("/containers/")[0]
+        return {
+            "vpsId": config.vps_id,
+            "secretContainerRef": container,
+            "secrets": {
+                name: {
+                    "ref": f"{base}/secrets/{secret.facts.version}",
+                    "description": f"{config.vps_id}/{name}",
+                    "created": _date(secret.facts.created),
+                    "expires": _date(secret.facts.expires),
+                }
+                for name, secret in sorted(snapshot.current.items())
+            },
+        }
+
+
+def failure_members(failure: Failure | None) -> dict[str, object] | None:
+    """Return a failure as JSON members."""
+    if failure is None:
+        return None
+    return {
+        "step": str(failure.step),
+        "fault": str(failure.fault),
+        "status": failure.status,
+        "tried": failure.tried,
+        "advice": failure.advice,
+    }
+
+
+def warnings(state: State) -> tuple[str, ...]:
+    """Return what an operator should know although everything works."""
+    found = list(state.warnings) + list(state.store.health.warnings)
+    if not state.grants:
+        found.append("there are no grants: nobody may read anything")
+    if not state.store.memory_facts()["unswappable"]:
+        found.append("the payloads are in memory that can be swapped: raise LimitMEMLOCK=")
+    if state.store.health.configuration_error:
+        found.append("the last reload was refused; the configuration before it is in force")
+    found += [f"the container lists {name!r}, which is not this VPS's" for name in state.store.health.foreign]
+    return tuple(found)
+
+
+def _answer(target: Target, content: object) -> Answer:
+    return Answer(Record("served", 200, target.path, {}), json_response(content))
+
+
+def _date(moment: float | None) -> str | None:
+    """Return a Unix time as RFC 3339, in UTC."""
+    if moment is None:
+        return None
+    return datetime.fromtimestamp(moment, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

@@ -1,0 +1,45 @@
+"""Who is connected to one door, and how fast each uid asks."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from agent.config import Limits
+
+
+class Crowd:
+    """Counts and limits of one door, shared by its connections."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self._by_uid: Counter[int] = Counter()
+        self._buckets: dict[int, tuple[float, float]] = {}
+
+    def enter(self, uid: int) -> bool:
+        """Count a connection in; False where there are too many already."""
+        full = self._by_uid.total() >= self.limits.connections
+        if full or self._by_uid[uid] >= self.limits.connections_per_uid:
+            return False
+        self._by_uid[uid] += 1
+        return True
+
+    def leave(self, uid: int) -> None:
+        """Count a connection out."""
+        self._by_uid[uid] -= 1
+        if not self._by_uid[uid]:
+            del self._by_uid[uid]
+
+    def wait(self, uid: int, now: float) -> float:
+        """Take one request of the uid's second; return how long (s) it must wait, 0 where it needn't."""
+        rate = self.limits.requests_per_second
+        if not rate:
+            return 0.0
+        burst = max(1.0, rate)
+        left, since = self._buckets.get(uid, (burst, now))
+        left = min(burst, left + (now - since) * rate)
+        if left < 1:
+            return (1 - left) / rate
+        self._buckets[uid] = (left - 1, now)
+        return 0.0

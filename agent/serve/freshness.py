@@ -1,0 +1,53 @@
+"""How old what is served is, and whether the agent is ready: reading only, for both doors."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from agent.serve import clock
+
+if TYPE_CHECKING:
+    from agent.core.secret import SecretName
+    from agent.serve.state import State
+
+
+def age(state: State) -> float:
+    """Return the seconds since Barbican last agreed with what is held."""
+    confirmed = state.store.health.confirmed
+    return max(0.0, clock.boot() - (state.started if confirmed is None else confirmed))
+
+
+def is_stale(state: State, name: SecretName) -> bool:
+    """Tell whether a value is past its fresh time, or older than what Barbican lists."""
+    snapshot = state.store.snapshot
+    kept = snapshot is not None and name in snapshot.kept
+    return kept or age(state) > state.config.staleness.fresh_for
+
+
+def next_attempt_in(state: State) -> float | None:
+    """Return the seconds to the next reading of Barbican."""
+    moment = state.store.health.next_attempt
+    return None if moment is None else max(0.0, moment - clock.boot())
+
+
+def unready(state: State) -> str | None:
+    """Return why the agent is not ready, or None when it is."""
+    failure = state.store.health.failure
+    if state.stopping:
+        return "the agent is stopping"
+    if state.store.snapshot is None:
+        return str(failure) if failure else "the first reading of Barbican is under way"
+    limit = state.config.staleness.max_stale
+    if limit is not None and age(state) > limit:
+        return f"Barbican has not confirmed the secrets for longer than max_stale; {failure}"
+    return None
+
+
+def summary(state: State) -> str:
+    """Return the state in one word: starting, denied, stale or ready."""
+    if state.store.snapshot is None:
+        return "starting"
+    if state.store.health.denied_since is not None:
+        return "denied"
+    stale = age(state) > state.config.staleness.fresh_for or bool(state.store.snapshot.kept)
+    return "stale" if stale or unready(state) else "ready"

@@ -1,0 +1,65 @@
+"""Log lines on standard error, for the journal. Never a traceback: a frame's text could hold anything."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    import asyncio
+    from types import TracebackType
+
+_PRIORITIES: Final = ((logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6), (logging.DEBUG, 7))
+
+
+class JournalFormatter(logging.Formatter):
+    """``<6>message`` (sd-daemon(3)) where the journal reads it, else ``info: message``."""
+
+    def __init__(self, *, journal: bool) -> None:
+        super().__init__("%(message)s")
+        self._journal = journal
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return one line."""
+        text = record.getMessage().replace("\n", "; ")
+        if record.exc_info and record.exc_info[1] is not None:
+            text = f"{text}: {place(record.exc_info[1])}"
+        if self._journal:
+            priority = next((p for level, p in _PRIORITIES if record.levelno >= level), 7)
+            return f"<{priority}>{text}"
+        return f"{record.levelname.lower()}: {text}"
+
+
+def set_up(level: str) -> None:
+    """Send the log of this process to standard error, from ``level`` on."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JournalFormatter(journal="JOURNAL_STREAM" in os.environ))
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    logging.captureWarnings(capture=True)
+    # asyncio's debug lines carry reprs of whatever is awaited
+    logging.getLogger("asyncio").setLevel(logging.INFO)
+    sys.excepthook = _uncaught
+
+
+def place(error: BaseException) -> str:
+    """Return type and place of an error, for errors whose text could hold anything."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    where = f"{trace.tb_frame.f_globals.get('__name__')}:{trace.tb_lineno}" if trace else "nowhere"
+    return f"{type(error).__name__} at {where}"
+
+
+def in_loop(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Log what an event loop could not deliver to anybody: message and place only."""
+    del loop
+    error = context.get("exception")
+    text = place(error) if isinstance(error, BaseException) else "no exception"
+    logging.getLogger("agent.loop").error("unhandled in the event loop, report this bug: %s", text)
+
+
+def _uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    del kind, trace
+    logging.getLogger("agent").error("ended by a bug, report it: %s", place(error))

@@ -1,0 +1,74 @@
+"""The metrics in Prometheus' text format (exposition format 0.0.4): counts only, no secret names."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from agent.serve import freshness
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from agent.serve.state import State
+
+_PREFIX = "vps_secrets_"
+
+
+def exposition(state: State) -> str:
+    """Return all metrics."""
+    return "\n".join(_lines(state)) + "\n"
+
+
+def _lines(state: State) -> Iterator[str]:
+    health, snapshot, traffic = state.store.health, state.store.snapshot, state.traffic
+    gauges = (
+        (
+            "ready",
+            "1 when the application can rely on what is served",
+            float(freshness.unready(state) is None),
+        ),
+        ("generation", "Counts snapshots that differ", float(snapshot.generation if snapshot else 0)),
+        ("secrets", "Secrets served", float(len(snapshot.current) if snapshot else 0)),
+        (
+            "secrets_pending",
+            "Secrets listed but never readable",
+            float(len(snapshot.pending) if snapshot else 0),
+        ),
+        ("secrets_kept", "Secrets served in a former version", float(len(snapshot.kept) if snapshot else 0)),
+        ("foreign_entries", "Entries of the container that are not this VPS's", float(len(health.foreign))),
+        ("confirmed_age_seconds", "Since Barbican last agreed with what is served", freshness.age(state)),
+        ("next_attempt_seconds", "Until Barbican is read again", freshness.next_attempt_in(state) or 0.0),
+        ("failures_in_a_row", "Cycles that failed since the last good one", float(health.failures)),
+        ("access_denied", "1 while access is taken away", float(health.denied_since is not None)),
+        ("configuration_error", "1 after a refused reload", float(health.configuration_error is not None)),
+        ("watchers", "Clients that wait for a change", float(traffic.watchers)),
+        ("last_cycle_seconds", "How long the last cycle took", health.last_cycle or 0.0),
+    )
+    for name, text, value in gauges:
+        yield from _head(name, text, "gauge")
+        yield f"{_PREFIX}{name} {value:g}"
+    counters = (
+        ("cycles_total", "Cycles, by outcome", "outcome", _cycles(state)),
+        ("calls_total", "Requests to the cloud, by service", "service", dict(health.calls)),
+        ("connections_refused_total", "Connections past the limit, by door", "door", dict(traffic.refused)),
+    )
+    for name, text, label, values in counters:
+        yield from _head(name, text, "counter")
+        for key, count in sorted(values.items()):
+            yield f'{_PREFIX}{name}{{{label}="{key}"}} {count}'
+    yield from _head("connections", "Open connections, by door", "gauge")
+    for door, count in sorted(traffic.connections.items()):
+        yield f'{_PREFIX}connections{{door="{door}"}} {count}'
+    yield from _head("requests_total", "Requests, by door and outcome", "counter")
+    for (door, outcome), count in sorted(traffic.requests.items()):
+        yield f'{_PREFIX}requests_total{{door="{door}",outcome="{outcome}"}} {count}'
+
+
+def _head(name: str, text: str, kind: str) -> Iterator[str]:
+    yield f"# HELP {_PREFIX}{name} {text}"
+    yield f"# TYPE {_PREFIX}{name} {kind}"
+
+
+def _cycles(state: State) -> dict[str, int]:
+    health = state.store.health
+    return {"failed": health.cycles_failed, "good": health.cycles - health.cycles_failed}

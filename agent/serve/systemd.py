@@ -1,0 +1,46 @@
+"""What systemd is told (sd_notify(3)): readiness, reloads, status, watchdog. Without systemd, nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from typing import Final
+
+import sdnotify
+
+
+class Systemd:
+    """Owns what has been told so far."""
+
+    def __init__(self) -> None:
+        self._notifier: Final = sdnotify.SystemdNotifier()
+        self._ready = False
+        self._reloading = False
+
+    def cycle_ended(self, status: str, *, ready: bool) -> None:
+        """Tell the status; and readiness, once there is something to serve or a reload has ended."""
+        lines = [f"STATUS={status}"]
+        if ready and (not self._ready or self._reloading):
+            lines.append("READY=1")
+            self._ready, self._reloading = True, False
+        self._notifier.notify("\n".join(lines))
+
+    def reloading(self) -> None:
+        """Tell that a reload has begun; it ends with the next cycle."""
+        if self._ready:
+            self._reloading = True
+            self._notifier.notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+
+    def stopping(self) -> None:
+        """Tell that the agent ends."""
+        self._notifier.notify("STOPPING=1")
+
+    async def watchdog(self) -> None:
+        """Show, twice as often as asked for, that the event loop is alive (WatchdogSec=)."""
+        microseconds = os.environ.get("WATCHDOG_USEC", "")
+        if not microseconds.isdecimal() or not int(microseconds):
+            return
+        while True:
+            self._notifier.notify("WATCHDOG=1")
+            await asyncio.sleep(int(microseconds) / 2_000_000)
