@@ -48,8 +48,11 @@ def read_secret(source: CredentialSource, environ: Mapping[str, str]) -> str:
     return secret
 
 
-def read_file(path: Path) -> PrivateFile:
+def read_file(path: Path, *, from_systemd: bool = False) -> PrivateFile:
     """Return a file of at most 64 KiB and whether it is private.
+
+    systemd gives a credential to its unit by an ACL on a file of root's, and the ACL's mask shows as the
+    group's permission (0440 root:root): ``from_systemd`` lets that one mode pass.
 
     Raises:
         CloudError: it can't be read, is too large or not a regular file (step credential).
@@ -63,7 +66,7 @@ def read_file(path: Path) -> PrivateFile:
     if problem:
         refuse(f"read {path}", f"check that it exists and that this program's user can read it ({problem})")
     try:
-        return _read(descriptor, f"read {path}")
+        return _read(descriptor, f"read {path}", from_systemd=from_systemd)
     finally:
         os.close(descriptor)
 
@@ -83,10 +86,10 @@ def _open(source: CredentialSource, environ: Mapping[str, str]) -> tuple[str, Pr
     directory = environ.get("CREDENTIALS_DIRECTORY")
     if not directory or source.name is None:
         refuse(where, "systemd sets $CREDENTIALS_DIRECTORY for LoadCredential=; it is not set here")
-    return where, read_file(Path(directory) / source.name)
+    return where, read_file(Path(directory) / source.name, from_systemd=True)
 
 
-def _read(descriptor: int, where: str) -> PrivateFile:
+def _read(descriptor: int, where: str, *, from_systemd: bool = False) -> PrivateFile:
     """Read from the start whatever the offset, so that a descriptor can be read in every cycle."""
     problem = ""
     try:
@@ -101,21 +104,16 @@ def _read(descriptor: int, where: str) -> PrivateFile:
         refuse(where, problem)
     if len(content) > _MOST_BYTES:
         refuse(where, f"it is larger than {_MOST_BYTES} bytes, so it is not the file meant")
-    return PrivateFile(content, _exposed(status))
+    by_acl = (status.st_mode & 0o777, status.st_uid, status.st_gid) == (0o440, 0, 0)
+    return PrivateFile(content, None if from_systemd and by_acl else _exposed(status))
 
 
 def _exposed(status: os.stat_result) -> str | None:
-    """Tell who else can read a file by its mode.
-
-    A file without a name (a memfd, an unlinked file) can't be opened by others. Group root is no one else:
-    systemd gives a credential to its unit by an ACL on a file of root's, and the ACL's mask shows as group
-    permission (0440 root:root, systemd 252).
-    """
+    """Tell who else can read a file by its mode; without a name (memfd, unlinked) others can't open it."""
     if status.st_nlink == 0:
         return None
     if status.st_mode & stat.S_IRWXO:
         return "others can read or write it"
-    group = status.st_mode & stat.S_IRWXG
-    if group and not (group == stat.S_IRGRP and (status.st_uid, status.st_gid) == (0, 0)):
+    if status.st_mode & stat.S_IRWXG:
         return "its group can read or write it"
     return None

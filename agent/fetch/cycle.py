@@ -61,8 +61,7 @@ class Cycle:
 
     def skew(self) -> float | None:
         """Return by how much (s) the services' clock is ahead of this machine's, where they told."""
-        answer = self._transport.answer if self._transport else None
-        return answer.skew if answer else None
+        return self._transport.skew if self._transport else None
 
     def _read(self) -> Reading:
         prepared = self._login = login.prepare(self._config.keystone, os.environ)

@@ -52,8 +52,6 @@ def network(error: BaseException, tried: str) -> Failure:
             advice = "no answer in time: check the service, the way to it and firewalls"
         elif isinstance(cause, OSError) and cause.errno is not None and cause.errno in errno.errorcode:
             advice = f"the connection failed ({errno.errorcode[cause.errno]}): check the service and the way"
-        elif isinstance(cause, urllib3.exceptions.IncompleteRead):
-            advice = "the answer was cut off on the way"
     return Failure(step, Fault.TRANSIENT, tried, advice)
 
 
@@ -64,7 +62,8 @@ def failure(error: BaseException, transport: Transport | None) -> Failure:
     answer = transport.answer if transport else None
     tried = answer.tried if answer else "make a cycle"
     status = getattr(error, "http_status", None) or getattr(error, "status_code", None)
-    if status == 401 and answer is not None:  # noqa: PLR2004  # HTTP
+    if answer is not None and answer.status == 401:  # noqa: PLR2004  # HTTP
+        # a first 401 leads to a login; barbicanclient stumbles over keystonemiddleware's form of a second
         return answer.second_401()
     if isinstance(error, keystone_errors.CatalogException):
         advice = (

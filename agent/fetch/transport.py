@@ -9,8 +9,10 @@ Failures below HTTP and refusals leave as :class:`CloudError`, raised outside th
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import io
+import threading
 import time
 from typing import TYPE_CHECKING, Any, Final
 
@@ -33,6 +35,11 @@ _LIBRARY_ERRORS: Final = (
     http.client.HTTPException,
     OSError,
 )
+_CUT_OFF: Final = (
+    urllib3.exceptions.ProtocolError,
+    urllib3.exceptions.IncompleteRead,
+    http.client.IncompleteRead,
+)
 
 
 class Transport:
@@ -42,8 +49,9 @@ class Transport:
         self.calls = {"keystone": 0, "barbican": 0}
         self.tried = ""
         """The request that was begun last, for people."""
-        self.answer: Answer | None = None
-        """The last answer, of which thread ever."""
+        self.skew: float | None = None
+        """How far (s) the services' clock is ahead of ours, by the last answer that told."""
+        self._answers: Final = threading.local()
         self._keystone: Final = auth_url.rstrip("/") + "/"
         self._settings: Final = settings
         self._deadline: Final = deadline
@@ -56,6 +64,16 @@ class Transport:
         for scheme in ("https://", "http://"):
             session.mount(scheme, _Adapter(self, self._settings.threads))
         return session
+
+    @property
+    def answer(self) -> Answer | None:
+        """The last answer that the calling thread got."""
+        return getattr(self._answers, "last", None)
+
+    def end(self, answer: Answer) -> None:
+        """Note an answer."""
+        self._answers.last = answer
+        self.skew = self.skew if answer.skew is None else answer.skew
 
     def begin(self, request: requests.PreparedRequest) -> tuple[bool, str]:
         """Note a request that is about to be sent; return whether it goes to Keystone, and what it is."""
@@ -105,7 +123,7 @@ class _Adapter(HTTPAdapter):
             now = time.time()
             skew = skew_of(response.headers.get("Date"), now)
             answer = Answer(keystone, tried, response.status_code, response.headers, body, skew, now)
-            self._transport.answer = answer
+            self._transport.end(answer)
             failure = answer.judge()
         if failure is not None:
             raise CloudError(failure)
@@ -126,13 +144,16 @@ def _body(response: requests.Response) -> bytes:
     chunked = "Transfer-Encoding" in response.headers
     parts: list[bytes] = []
     size = 0
-    while part := response.raw.read(MOST_BODY + 1 - size, decode_content=False):
-        parts.append(part)
-        size += len(part)
-        if size > MOST_BODY:
-            response.close()
-            raise _UnusableBodyError(f"the answer is longer than {MOST_BODY} bytes: check the address")
-    if announced is not None and announced != str(size) and not chunked:
+    whole = False
+    with contextlib.suppress(*_CUT_OFF):
+        while size <= MOST_BODY and (part := response.raw.read(MOST_BODY + 1 - size, decode_content=False)):
+            parts.append(part)
+            size += len(part)
+        whole = chunked or announced in {None, str(size)}
+    if size > MOST_BODY:
+        response.close()
+        raise _UnusableBodyError(f"the answer is longer than {MOST_BODY} bytes: check the address")
+    if not whole:
         raise _UnusableBodyError("the answer was cut off on the way")
     if announced is None and not chunked and response.ok and size:
         raise _UnusableBodyError("the answer tells no length, so it can't be known to be whole")

@@ -1,0 +1,574 @@
+"""The real fetch program against a cloud with faults: each gets its step, its fault and a useful text.
+
+No credential, token or payload may be in its journal or in the header of its reply, whatever happens.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from agent.core.errors import Fault, Step
+from agent.core.rotation import Entry, Unread
+from agent.core.secret import SecretName, Version
+from tests.fakes import faults
+from tests.fakes.cloud import VPS, FakeCloud
+from tests.fakes.fetching import Fetch
+from tests.fakes.tls import tls_context
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from tests.fakes.cloud import Handler
+
+TRANSIENT, DENIED = Fault.TRANSIENT, Fault.DENIED
+
+
+@pytest.fixture
+def cloud() -> Iterator[FakeCloud]:
+    """A healthy cloud."""
+    with FakeCloud() as made:
+        yield made
+
+
+def configure(cloud: FakeCloud, directory: Path, extra: str = "", /, **changes: str) -> Fetch:
+    """Write a configuration for the cloud, with the credential in a private file."""
+    credential = directory / "credential"
+    credential.write_text(cloud.credential + "\n")
+    credential.chmod(0o400)
+    lines = {
+        "auth_url": cloud.auth_url,
+        "application_credential_id": "0123456789abcdef",
+        "credential_file": str(credential),
+    } | changes
+    keystone = "\n".join(f'{key} = "{value}"' for key, value in lines.items() if value)
+    path = directory / "agent.toml"
+    path.write_text(f'vps_id = "{VPS}"\ncontainer = "{cloud.container}"\n[keystone]\n{keystone}\n{extra}')
+    return Fetch(path, cloud.container)
+
+
+def test_a_healthy_cloud_is_read(cloud: FakeCloud, tmp_path: Path) -> None:
+    """Two secrets: a login, 2k + 4 requests at most; then a quiet cycle is exactly one."""
+    made = [cloud.add(f"{VPS}/JWT_SECRET"), cloud.add(f"{VPS}/DATABASE_URL", payload=b"\0 binary \xff\n")]
+    fetch = configure(cloud, tmp_path)
+    first = fetch()
+    assert first.status == 0
+    assert set(first.reading.entries) == {
+        Entry(SecretName("JWT_SECRET"), Version(made[0].version)),
+        Entry(SecretName("DATABASE_URL"), Version(made[1].version)),
+    }
+    for secret in made:
+        assert (first.reply.payloads[Version(secret.version)] == secret.payload) is True
+        assert first.reading.read[Version(secret.version)].created == 1793491200.0
+    assert first.reply.calls == {"keystone": 1, "barbican": len(cloud.paths("barbican"))}
+    assert len(cloud.paths("barbican")) <= 8
+    assert not first.leaks(cloud.canaries)
+    assert first.reply.timings["start"] > 0
+
+    cloud.requests.clear()
+    known = frozenset(first.reading.read)
+    quiet = fetch(known=known, token_state=first.reply.token_state)
+    assert len(cloud.requests) == 1
+    assert quiet.reading.entries == first.reading.entries
+    assert quiet.reply.calls == {"keystone": 0, "barbican": 1}
+    assert quiet.reply.token_state == first.reply.token_state
+    assert not quiet.reading.read
+
+
+def test_a_token_that_ran_out_costs_one_login(cloud: FakeCloud, tmp_path: Path) -> None:
+    """Barbican refuses the adopted token, Keystone gives another."""
+    fetch = configure(cloud, tmp_path)
+    state = fetch().reply.token_state
+    cloud.token = "0" * 32
+    cloud.requests.clear()
+    ran = fetch(token_state=state)
+    assert ran.reading.entries == ()
+    assert [service for service, *_ in cloud.requests] == ["barbican", "keystone", "barbican"]
+
+
+@pytest.mark.parametrize("state", [b"x", b"{}", b"[]", b'{"credential": null, "state": "{}"}'])
+def test_a_token_state_that_is_none_costs_one_login(cloud: FakeCloud, tmp_path: Path, state: bytes) -> None:
+    """What serve sends back is not trusted to be well-formed."""
+    ran = configure(cloud, tmp_path)(token_state=state)
+    assert ran.reply.calls == {"keystone": 1, "barbican": 1}
+
+
+def test_a_token_of_another_credential_is_not_used(cloud: FakeCloud, tmp_path: Path) -> None:
+    """After the credential was changed in the configuration the former token is of no use."""
+    state = configure(cloud, tmp_path)().reply.token_state
+    cloud.requests.clear()
+    ran = configure(cloud, tmp_path, application_credential_id="fedcba")(token_state=state)
+    assert ran.reply.calls == {"keystone": 1, "barbican": 1}
+
+
+Case = tuple[str, "Callable[[Handler], None]", Step, Fault, int | None]
+CASES: dict[str, Case] = {
+    "keystone 401": ("keystone", faults.refused(401), Step.KEYSTONE, DENIED, 401),
+    "keystone 403": ("keystone", faults.refused(403), Step.KEYSTONE, TRANSIENT, 403),
+    "keystone 404": ("keystone", faults.refused(404), Step.KEYSTONE, DENIED, 404),
+    "keystone 404 page": ("keystone", faults.page(404), Step.KEYSTONE, TRANSIENT, 404),
+    "keystone 409": ("keystone", faults.refused(409), Step.KEYSTONE, TRANSIENT, 409),
+    "keystone 429": ("keystone", faults.refused(429, Retry_After="7"), Step.KEYSTONE, TRANSIENT, 429),
+    "keystone 500": ("keystone", faults.refused(500), Step.KEYSTONE, TRANSIENT, 500),
+    "keystone 503": ("keystone", faults.page(503, Retry_After="7"), Step.KEYSTONE, TRANSIENT, 503),
+    "keystone HTML": ("keystone", faults.page(200), Step.KEYSTONE, TRANSIENT, 200),
+    "keystone {}": ("keystone", faults.content(b"{}"), Step.KEYSTONE, TRANSIENT, 200),
+    "keystone token": ("keystone", faults.content(b'{"token": {}}'), Step.KEYSTONE, TRANSIENT, 200),
+    "keystone list": ("keystone", faults.content(b"[1]"), Step.KEYSTONE, TRANSIENT, 200),
+    "keystone truncated": ("keystone", faults.truncated, Step.KEYSTONE, TRANSIENT, 200),
+    "keystone endless": ("keystone", faults.endless, Step.KEYSTONE, TRANSIENT, 200),
+    "keystone redirect": ("keystone", faults.page(302, Location="/x"), Step.KEYSTONE, TRANSIENT, 302),
+    "keystone hangs up": ("keystone", faults.hanging_up, Step.CONNECTION, TRANSIENT, None),
+    "barbican 401": ("/containers/", faults.unauthorized, Step.PERMISSION, DENIED, 401),
+    "barbican 401 page": ("/containers/", faults.page(401), Step.BARBICAN, TRANSIENT, 401),
+    "barbican 403": ("/containers/", faults.refused(403), Step.PERMISSION, DENIED, 403),
+    "barbican 403 page": ("/containers/", faults.page(403), Step.BARBICAN, TRANSIENT, 403),
+    "barbican 404": ("/containers/", faults.refused(404), Step.PERMISSION, DENIED, 404),
+    "barbican 404 page": ("/containers/", faults.page(404), Step.BARBICAN, TRANSIENT, 404),
+    "barbican 406": ("/containers/", faults.refused(406), Step.BARBICAN, TRANSIENT, 406),
+    "barbican 409": ("/containers/", faults.refused(409), Step.BARBICAN, TRANSIENT, 409),
+    "barbican 429": ("/containers/", faults.refused(429, Retry_After="7"), Step.BARBICAN, TRANSIENT, 429),
+    "barbican 500": ("/containers/", faults.refused(500), Step.BARBICAN, TRANSIENT, 500),
+    "barbican 503": ("/containers/", faults.page(503, Retry_After="7"), Step.BARBICAN, TRANSIENT, 503),
+    "barbican HTML": ("/containers/", faults.page(200), Step.BARBICAN, TRANSIENT, None),
+    "barbican truncated": ("/containers/", faults.truncated, Step.BARBICAN, TRANSIENT, 200),
+    "barbican endless": ("/containers/", faults.endless, Step.BARBICAN, TRANSIENT, 200),
+    "barbican lengthless": ("/containers/", faults.lengthless, Step.BARBICAN, TRANSIENT, 200),
+    "barbican compressed": ("/containers/", faults.compressed, Step.BARBICAN, TRANSIENT, 200),
+    "barbican redirect": ("/containers/", faults.page(301, Location="/x"), Step.BARBICAN, TRANSIENT, 301),
+    "barbican 303": ("/containers/", faults.page(303, Location="/x"), Step.BARBICAN, TRANSIENT, 303),
+    "barbican hangs up": ("/containers/", faults.hanging_up, Step.CONNECTION, TRANSIENT, None),
+    "payload 429": ("/payload", faults.refused(429, Retry_After="7"), Step.BARBICAN, TRANSIENT, 429),
+    "payload 503": ("/payload", faults.refused(503, Retry_After="7"), Step.BARBICAN, TRANSIENT, 503),
+    "payload 401": ("/payload", faults.unauthorized, Step.PERMISSION, DENIED, 401),
+    "payload hangs up": ("/payload", faults.hanging_up, Step.CONNECTION, TRANSIENT, None),
+    "versions 503": ("barbican /", faults.page(503), Step.BARBICAN, TRANSIENT, 503),
+}
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+def test_an_answer_that_is_wrong(cloud: FakeCloud, tmp_path: Path, case: Case) -> None:
+    """Refusals by the service itself deny; everything else is transient, and Retry-After is passed on."""
+    part, fault, step, kind, status = case
+    cloud.add(f"{VPS}/JWT_SECRET")
+    cloud.faults[part] = fault
+    ran = configure(cloud, tmp_path)()
+    assert ran.status == 0
+    assert (ran.failure.step, ran.failure.fault, ran.failure.status) == (step, kind, status)
+    assert ran.failure.retry_after == (7 if status in {429, 503} and part != "barbican /" else None)
+    assert not ran.leaks(cloud.canaries)
+    assert b"/x" not in [path.encode() for path in cloud.paths("keystone") + cloud.paths("barbican")]
+    assert str(ran.failure) in ran.stderr.decode()
+    if part != "keystone" and kind is TRANSIENT:
+        assert ran.reply.token_state  # the login was good: the next attempt need not repeat it
+
+
+@pytest.mark.parametrize("fault", [faults.hanging, faults.dripping], ids=["hanging", "dripping"])
+@pytest.mark.parametrize("part", ["keystone", "/containers/", "/payload"])
+def test_the_time_is_bounded(
+    cloud: FakeCloud, tmp_path: Path, part: str, fault: Callable[[Handler], None]
+) -> None:
+    """A service that never ends its answer costs the cycle, and the reply says what was waited for."""
+    cloud.add(f"{VPS}/JWT_SECRET")
+    cloud.faults[part] = fault
+    ran = configure(cloud, tmp_path)(timeout=3.0)
+    assert (ran.failure.step, ran.failure.fault) == (Step.CONNECTION, TRANSIENT)
+    assert ("/auth/tokens" if part == "keystone" else part) in ran.failure.tried
+    assert not ran.leaks(cloud.canaries)
+
+
+def test_refused_connections(cloud: FakeCloud, tmp_path: Path) -> None:
+    """Either service being down is a matter of the connection."""
+    fetch = configure(cloud, tmp_path)
+    cloud.servers["barbican"].stop()
+    assert fetch().failure.step is Step.CONNECTION
+    assert "ECONNREFUSED" in fetch().failure.advice
+    cloud.servers["keystone"].stop()
+    assert cloud.auth_url in fetch().failure.tried
+
+
+def test_a_name_that_does_not_resolve(cloud: FakeCloud, tmp_path: Path) -> None:
+    """The name system is a step of its own."""
+    ran = configure(cloud, tmp_path, auth_url="https://keystone.invalid/v3")(timeout=15)
+    assert (ran.failure.step, ran.failure.fault) == (Step.DNS, TRANSIENT)
+    assert "keystone.invalid" in ran.failure.tried
+
+
+def test_proxies_of_the_environment_are_not_used(cloud: FakeCloud, tmp_path: Path) -> None:
+    """To whom the credential goes is in the configuration alone."""
+    fetch = configure(cloud, tmp_path)
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        proxy = f"http://127.0.0.1:{nobody.getsockname()[1]}"
+        environ = {"http_proxy": proxy, "https_proxy": proxy, "all_proxy": proxy, "no_proxy": ""}
+        ran = Fetch(fetch.config, fetch.container, environ=environ)()
+    assert ran.reading.entries == ()
+
+
+@pytest.mark.parametrize(
+    ("names", "days", "authority", "text"),
+    [
+        (("localhost",), 1, "ca", None),
+        (("localhost",), 1, "none", "unknown authority"),
+        (("localhost",), 1, "other", "unknown authority"),
+        (("elsewhere",), 1, "ca", "host name"),
+        (("localhost",), -1, "ca", "expired"),
+        (("localhost",), 1, "no file", "can't be read"),
+        (("localhost",), 1, "no certificate", "PEM"),
+    ],
+)
+def test_certificates(
+    tmp_path: Path, names: tuple[str, ...], days: int, authority: str, text: str | None
+) -> None:
+    """Only a certificate of the configured authority, for this name, at this time, gets the credential."""
+    context = tls_context(tmp_path, names, days)
+    (tmp_path / "other").mkdir()
+    tls_context(tmp_path / "other")
+    (tmp_path / "empty.pem").write_text("nothing")
+    files = {
+        "ca": "ca.pem",
+        "other": "other/ca.pem",
+        "no file": "missing.pem",
+        "no certificate": "empty.pem",
+    }
+    with FakeCloud(context) as cloud:
+        ca_file = str(tmp_path / files[authority]) if authority in files else ""
+        ran = configure(cloud, tmp_path, ca_file=ca_file)()
+        if text is None:
+            assert ran.reading.entries == ()
+            return
+        assert (ran.failure.step, ran.failure.fault) == (Step.TLS, TRANSIENT)
+        assert text in ran.failure.advice
+        assert not cloud.requests
+
+
+def test_a_token_is_not_sent_in_clear(tmp_path: Path) -> None:
+    """A catalog that leads from HTTPS to plain HTTP is refused."""
+    with FakeCloud(tls_context(tmp_path)) as cloud, FakeCloud() as plain:
+        cloud.endpoint = plain.endpoint
+        ran = configure(cloud, tmp_path, ca_file=str(tmp_path / "ca.pem"))()
+        assert ran.failure.step is Step.CATALOG
+        assert not plain.requests
+
+
+@pytest.mark.parametrize(("key", "value"), [("region", "Elsewhere"), ("interface", "internal")])
+def test_a_catalog_without_barbican(cloud: FakeCloud, tmp_path: Path, key: str, value: str) -> None:
+    """The wrong region or interface is a matter of the catalog."""
+    ran = configure(cloud, tmp_path, **{key: value})()
+    assert (ran.failure.step, ran.failure.fault) == (Step.CATALOG, TRANSIENT)
+    assert "keystone.region" in ran.failure.advice
+
+
+@pytest.mark.parametrize("ending", ["", "/", "/v1", "/v1/"])
+def test_the_endpoint_may_be_given_and_may_end_in_its_version(
+    cloud: FakeCloud, tmp_path: Path, ending: str
+) -> None:
+    """Clouds write it in their catalogs one way or the other."""
+    made = cloud.add(f"{VPS}/JWT_SECRET")
+    address, cloud.endpoint = cloud.endpoint, "http://nowhere.invalid"
+    cloud.entries[0]["secret_ref"] = f"{address}/v1/secrets/{made.version}"
+    ran = configure(cloud, tmp_path, endpoint_override=address + ending)()
+    assert list(ran.reading.read) == [made.version]
+
+
+@pytest.mark.parametrize("ahead", [-3600.0, 3600.0])
+def test_clocks_that_differ_are_told(cloud: FakeCloud, tmp_path: Path, ahead: float) -> None:
+    """A cycle goes on as long as it can, and says which clock is wrong where it is refused."""
+    cloud.clock_ahead = ahead
+    fetch = configure(cloud, tmp_path)
+    direction = b"behind" if ahead > 0 else b"ahead of"
+    ran = fetch()
+    assert ran.reading.entries == ()
+    assert b"this machine's clock is 60 minutes " + direction in ran.stderr
+    cloud.faults["keystone"] = faults.refused(401)
+    assert "60 minutes " + direction.decode() in fetch().failure.advice
+
+
+CONTAINERS: list[tuple[str, Callable[[dict[str, Any]], object]]] = [
+    ("another container", lambda made: made.update(container_ref=str(made["container_ref"])[:-1] + "x")),
+    ("no reference", lambda made: made.pop("container_ref")),
+    ("no entries", lambda made: made.pop("secret_refs")),
+    ("entries null", lambda made: made.update(secret_refs=None)),
+    ("too many", lambda made: made.update(secret_refs=made["secret_refs"] * 201)),
+    ("entry no object", lambda made: made.update(secret_refs=[1])),
+    ("no secret_ref", lambda made: made["secret_refs"][0].pop("secret_ref")),
+    ("ref is a number", lambda made: made["secret_refs"][0].update(secret_ref=1)),
+    ("ref without UUID", lambda made: made["secret_refs"][0].update(secret_ref="http://x/v1/secrets/a")),
+    ("upper-case UUID", lambda made: made["secret_refs"][0].update(secret_ref="/" + "A" * 36)),
+]
+
+
+@pytest.mark.parametrize(("_", "change"), CONTAINERS, ids=[case[0] for case in CONTAINERS])
+def test_a_container_that_is_none(
+    cloud: FakeCloud, tmp_path: Path, _: str, change: Callable[[dict[str, Any]], object]
+) -> None:
+    """An answer that is not as documented is a transient fault: nothing may be dropped for it."""
+    cloud.add(f"{VPS}/JWT_SECRET")
+    made = cloud.container_json()
+    change(made)
+    cloud.faults["/containers/"] = faults.content(json.dumps(made).encode())
+    ran = configure(cloud, tmp_path)()
+    assert (ran.failure.step, ran.failure.fault) == (Step.BARBICAN, TRANSIENT)
+    assert "not as documented" in ran.failure.advice
+
+
+def test_foreign_entries_are_reported_and_never_read(cloud: FakeCloud, tmp_path: Path) -> None:
+    """An entry with another prefix, or whose secret has another's name, is none of ours."""
+    own = cloud.add(f"{VPS}/JWT_SECRET")
+    prefix = cloud.add("vps-prod-002/JWT_SECRET")
+    similar = cloud.add("vps-prod-0010/JWT_SECRET")
+    control = cloud.add("vps-prod-002/\x1b[2J")
+    nameless = cloud.add(f"{VPS}/")
+    named = cloud.add(f"{VPS}/DATABASE_URL", own_name="vps-prod-002/DATABASE_URL")
+    swapped = cloud.add(f"{VPS}/SMTP", own_name=f"{VPS}/S3")
+    ran = configure(cloud, tmp_path)()
+    assert list(ran.reading.read) == [own.version]
+    assert [entry.version for entry in ran.reading.entries] == [own.version]
+    assert sorted(ran.reply.foreign) == sorted(
+        [
+            "vps-prod-002/JWT_SECRET",
+            "vps-prod-0010/JWT_SECRET",
+            "vps-prod-002/\\x1b[2J",
+            f"{VPS}/",
+            f"{VPS}/DATABASE_URL (its secret is named vps-prod-002/DATABASE_URL)",
+            f"{VPS}/SMTP (its secret is named {VPS}/S3)",
+        ]
+    )
+    asked = " ".join(cloud.paths("barbican"))
+    assert not any(secret.version in asked for secret in (prefix, similar, control, nameless))
+    assert not any(f"{secret.version}/payload" in asked for secret in (named, swapped))
+    assert not ran.leaks(cloud.canaries)
+
+
+@pytest.mark.parametrize(
+    "ref",
+    [
+        "http://elsewhere.invalid/v1/secrets/{}",
+        "https://localhost/v1/secrets/{}",
+        "http://user@localhost:1/v1/secrets/{}",
+        "/v1/secrets/{}",
+        "file:///v1/secrets/{}",
+        "http://localhost:x/{}",
+    ],
+)
+def test_a_reference_to_another_host_is_not_followed(cloud: FakeCloud, tmp_path: Path, ref: str) -> None:
+    """It is listed, so that a former version is kept, and reported; nothing is requested for it."""
+    odd = cloud.add(f"{VPS}/JWT_SECRET", ref=ref)
+    good = cloud.add(f"{VPS}/DATABASE_URL")
+    ran = configure(cloud, tmp_path)()
+    assert list(ran.reading.read) == [good.version]
+    assert ran.reading.unread == {odd.version: Unread.FAILED}
+    assert len(ran.reading.entries) == 2
+    assert ran.reply.foreign == (f"{VPS}/JWT_SECRET (its reference points to another address)",)
+    assert odd.version not in " ".join(cloud.paths("barbican"))
+
+
+def test_references_may_point_where_the_configured_one_does(cloud: FakeCloud, tmp_path: Path) -> None:
+    """Barbican's host_href need not be the catalog's address: then the operator gives the reference."""
+    made = cloud.add(f"{VPS}/JWT_SECRET", ref="https://href.invalid/v1/secrets/{}")
+    fetch = configure(cloud, tmp_path)
+    text = fetch.config.read_text()
+    fetch.config.write_text(
+        text.replace(f'"{cloud.container}"', f'"https://href.invalid/v1/containers/{cloud.container}"')
+    )
+    ran = fetch()
+    assert list(ran.reading.read) == [made.version]
+    assert not ran.reply.foreign
+
+
+def test_double_names_are_read_only_when_asked(cloud: FakeCloud, tmp_path: Path) -> None:
+    """While a rotation is under way, one request is all that a cycle costs."""
+    old, new = cloud.add(f"{VPS}/JWT_SECRET"), cloud.add(f"{VPS}/JWT_SECRET")
+    fetch = configure(cloud, tmp_path)
+    known = frozenset({Version(old.version)})
+    waiting = fetch(known=known, reads_doubles=False)
+    assert (waiting.reply.calls["barbican"], len(waiting.reading.entries)) == (1, 2)
+    read = fetch(known=known, reads_doubles=True)
+    assert list(read.reading.read) == [new.version]
+    assert len(read.reading.entries) == 2
+
+
+def on_payload(cloud: FakeCloud, action: Callable[[], object]) -> None:
+    """Let something happen between the first reading of the container and the second."""
+
+    def fault(handler: Handler) -> None:
+        del cloud.faults["/payload"]
+        action()
+        cloud.barbican(handler)
+
+    cloud.faults["/payload"] = fault
+
+
+def test_the_second_reading_counts(cloud: FakeCloud, tmp_path: Path) -> None:
+    """What came meanwhile is listed and not read; what went meanwhile is not reported."""
+    gone = cloud.add(f"{VPS}/JWT_SECRET")
+    fetch = configure(cloud, tmp_path)
+
+    def rotate() -> None:
+        cloud.entries.clear()
+        cloud.add(f"{VPS}/JWT_SECRET")
+
+    on_payload(cloud, rotate)
+    ran = fetch()
+    assert not ran.reading.read
+    assert not ran.reading.unread
+    assert len(ran.reading.entries) == 1
+    assert ran.reading.entries[0].version != gone.version
+
+
+@pytest.mark.parametrize(
+    ("part", "fault", "reason"),
+    [
+        ("{}/payload", faults.refused(404), Unread.ABSENT),
+        ("{}/payload", faults.page(404), Unread.FAILED),
+        ("{}/payload", faults.refused(403), Unread.DENIED),
+        ("{}/payload", faults.page(403), Unread.FAILED),
+        ("{}/payload", faults.refused(500), Unread.FAILED),
+        ("{}/payload", faults.truncated, Unread.FAILED),
+        ("{}/payload", faults.endless, Unread.FAILED),
+        ("{}/payload", faults.lengthless, Unread.FAILED),
+        ("{}/payload", faults.content(b""), Unread.FAILED),
+        ("{}/payload", faults.content(b"x" * 65537), Unread.FAILED),
+        ("{}", faults.refused(404), Unread.ABSENT),
+        ("{}", faults.refused(403), Unread.DENIED),
+        ("{}", faults.page(200), Unread.FAILED),
+        ("{}", faults.content(b"[]"), Unread.FAILED),
+        ("{}", faults.content(b'{"name": 1}'), None),
+        ("{}", faults.content(b'{"name": "vps-prod-001/A"}'), Unread.ABSENT),
+        ("{}", faults.content(b'{"name": "vps-prod-001/A", "content_types": 1}'), Unread.FAILED),
+        (
+            "{}",
+            faults.content(b'{"name": "vps-prod-001/A", "created": "x", "content_types": {"default": "a"}}'),
+            Unread.FAILED,
+        ),
+        (
+            "{}",
+            faults.content(b'{"name": "vps-prod-001/A", "content_types": {"default": "a"}}'),
+            Unread.FAILED,
+        ),
+    ],
+)
+def test_one_secret_that_cant_be_read(
+    cloud: FakeCloud, tmp_path: Path, part: str, fault: Callable[[Handler], None], reason: Unread | None
+) -> None:
+    """The others are read all the same, and the reason is told."""
+    bad, good = cloud.add(f"{VPS}/A"), cloud.add(f"{VPS}/B")
+    cloud.faults[part.format(bad.version)] = fault
+    ran = configure(cloud, tmp_path)()
+    assert list(ran.reading.read) == [good.version]
+    assert ran.reading.unread == ({bad.version: reason} if reason else {})
+    assert (ran.reply.payloads[Version(good.version)] == good.payload) is True
+    assert not ran.leaks(cloud.canaries)
+
+
+def test_a_secret_without_payload_and_one_with_an_expiry(cloud: FakeCloud, tmp_path: Path) -> None:
+    """Created but not written is absent; an expiry is passed on as Unix time."""
+    empty = cloud.add(f"{VPS}/A", payload=None)
+    ends = cloud.add(f"{VPS}/B", expiration="2027-01-01T00:00:00")
+    ran = configure(cloud, tmp_path)()
+    assert ran.reading.unread == {empty.version: Unread.ABSENT}
+    assert ran.reading.read[Version(ends.version)].expires == 1798761600.0
+
+
+def test_an_empty_container(cloud: FakeCloud, tmp_path: Path) -> None:
+    """No entries is an answer like any other."""
+    ran = configure(cloud, tmp_path)()
+    assert ran.reading.entries == ()
+    assert ran.reply.calls == {"keystone": 1, "barbican": 1}
+
+
+def test_many_secrets_are_read_at_the_same_time(cloud: FakeCloud, tmp_path: Path) -> None:
+    """Forty new versions: 2k + 4 requests at most, and every payload is its own."""
+    made = [cloud.add(f"{VPS}/SECRET_{number}") for number in range(40)]
+    ran = configure(cloud, tmp_path, "[fetch]\nthreads = 8\n")()
+    assert ran.reply.calls["keystone"] == 1
+    assert ran.reply.calls["barbican"] <= 84
+    wrong = [s.name for s in made if ran.reply.payloads[Version(s.version)] != s.payload]
+    assert not wrong
+
+
+def test_a_password_logs_in(cloud: FakeCloud, tmp_path: Path) -> None:
+    """The second way to log in."""
+    ran = configure(cloud, tmp_path, application_credential_id="", username="u", project="p")()
+    assert ran.reply.calls["keystone"] == 1
+    assert ran.reading.entries == ()
+
+
+@pytest.mark.parametrize("secure", [False, True])
+def test_clouds_yaml_logs_in(cloud: FakeCloud, tmp_path: Path, *, secure: bool) -> None:
+    """The third way, with the secret in the file itself or in secure.yaml beside it."""
+    secret = {"application_credential_secret": cloud.credential}
+    auth = {"auth_url": cloud.auth_url, "application_credential_id": "a"}
+    inside: dict[str, Any] = {
+        "auth_type": "v3applicationcredential",
+        "auth": auth if secure else auth | secret,
+    }
+    clouds = tmp_path / "clouds.yaml"
+    clouds.write_text(json.dumps({"clouds": {"vps": inside}}))
+    clouds.chmod(0o644 if secure else 0o600)
+    if secure:
+        (tmp_path / "secure.yaml").write_text(json.dumps({"clouds": {"vps": {"auth": secret}}}))
+        (tmp_path / "secure.yaml").chmod(0o600)
+    fetch = configure(
+        cloud,
+        tmp_path,
+        auth_url="",
+        application_credential_id="",
+        credential_file="",
+        cloud="vps",
+        clouds_file=str(clouds),
+    )
+    assert fetch().reading.entries == ()
+    (tmp_path / ("secure.yaml" if secure else "clouds.yaml")).chmod(0o640)
+    ran = fetch()
+    assert ran.failure.step is Step.CREDENTIAL
+    assert "make it private" in ran.failure.advice
+    assert not ran.leaks(cloud.canaries)
+
+
+def test_the_credential_comes_from_systemd_or_a_descriptor(cloud: FakeCloud, tmp_path: Path) -> None:
+    """The directory of LoadCredential= and an inherited descriptor serve as well as a file."""
+    fetch = configure(cloud, tmp_path, credential_file="", credential="credential")
+    assert fetch().failure.step is Step.CREDENTIAL
+    environ = {"CREDENTIALS_DIRECTORY": str(tmp_path)}
+    assert Fetch(fetch.config, fetch.container, environ=environ)().reading.entries == ()
+
+    descriptor = os.open(tmp_path / "credential", os.O_RDONLY)
+    text = fetch.config.read_text().replace('credential = "credential"', f"credential_fd = {descriptor}")
+    fetch.config.write_text(text)
+    inherited = Fetch(fetch.config, fetch.container, inherited=(descriptor,))
+    assert inherited().reading.entries == ()
+    assert inherited().reading.entries == ()  # read from its start, every time
+    os.close(descriptor)
+
+
+def run(*arguments: str, sent: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    """Start the program with anything on its standard input."""
+    command = [sys.executable, "-m", "agent.fetch", *arguments]
+    return subprocess.run(command, input=sent, capture_output=True, timeout=30, check=False)
+
+
+def test_a_bad_configuration_is_replied_and_told(cloud: FakeCloud, tmp_path: Path) -> None:
+    """Status 78, a failure reply with that step, and every mistake in the journal, none with its value."""
+    fetch = configure(cloud, tmp_path, credential_filee="/x")
+    ran = fetch()
+    assert ran.status == 78
+    assert ran.failure.step is Step.CONFIGURATION
+    assert re.search(rb"agent\.toml: .*credential_filee", ran.stderr)
+
+
+def test_no_request_no_reply(tmp_path: Path) -> None:
+    """Without a request there is nothing to answer: status 1; a wrong argument is 2."""
+    for sent in (b"", b"GET / HTTP/1.1\r\n\r\n", b"VSA1Q\0\0\0\x05\0\0\0\0"):
+        done = run("--config", str(tmp_path / "none.toml"), sent=sent)
+        assert (done.returncode, done.stdout) == (1, b"")
+        assert b"Traceback" not in done.stderr
+    assert run("--unknown").returncode == 2
