@@ -52,7 +52,7 @@ class Answer:
 
 
 class Connection(web.RequestHandler):
-    """A connection. ``peer`` is who made it, ``gone`` is set when it is lost."""
+    """A connection. ``peer`` is who made it, ``gone`` is set when it is lost or half-closed."""
 
     __slots__ = (
         "_counted",
@@ -119,6 +119,7 @@ class Connection(web.RequestHandler):
     def eof_received(self) -> bool | None:  # type: ignore[override]  # asyncio's contract; aiohttp narrowed it
         """A client that has closed its half still gets the answers to what it asked."""
         self._half_closed = True
+        self.gone.set()  # a watcher that closes its half can't be told from one that has left
         idle = self._waiter is not None and not self._waiter.done()
         return bool(self._messages) or (self._request_count > 0 and not idle)
 

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 VPS_ID = "vps-prod-001"
 CONTAINER = "0b5a7c5e-2d0e-4c1c-9b0a-3f6f7d7d0b11"
 
+CALLS = {"keystone": 0, "barbican": 1}
+TIMINGS = {"start": 0.1, "login": 0.0, "list": 0.01, "payloads": 0.0}
+
 
 @dataclass
 class World:
@@ -50,7 +53,9 @@ class World:
     def reply(self, request: wire.Request) -> wire.Reply:
         """Return what the real program would learn."""
         if self.failure is not None:
-            return wire.Reply(request.nonce, VPS_ID, CONTAINER, None, self.failure)
+            return wire.Reply(
+                request.nonce, VPS_ID, CONTAINER, None, self.failure, calls=CALLS, timings=TIMINGS
+            )
         entries = tuple(Entry(SecretName(name), Version(version)) for name, version in self.entries)
         new = [entry for entry in entries if entry.version not in request.known]
         read = {
@@ -74,8 +79,8 @@ class World:
             failure=None,
             payloads={version: self.payloads[version] for version in read},
             foreign=self.foreign,
-            calls={"keystone": 0, "barbican": 1},
-            timings={"start": 0.1, "login": 0.0, "list": 0.01, "payloads": 0.0},
+            calls=CALLS,
+            timings=TIMINGS,
             token_state=b"{}",
         )
 
