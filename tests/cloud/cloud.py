@@ -1,0 +1,126 @@
+"""A real cloud with the accounts of isolation model A+ in it, for the demo, the tests and the benchmark."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Self
+
+from keystoneauth1.identity import v3
+from keystoneauth1.session import Session
+
+from provisioning.accounts import (
+    DEPLOYER_RULES,
+    RUNTIME_RULES,
+    Accounts,
+    ApplicationCredential,
+    User,
+)
+from provisioning.secrets import Deployment, Vps
+from tests.cloud.testbed import REGION, Options, Testbed
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """A VPS's runtime account: its user and what its agent logs in with."""
+
+    user: User
+    credential: ApplicationCredential = field(repr=False)
+
+
+class Cloud:
+    """Keystone, Barbican and the deployment service's account; ``vps`` makes a VPS with its secrets."""
+
+    def __init__(self, options: Options | None = None) -> None:
+        self.testbed = Testbed(options)
+        self.accounts: Accounts
+        self.deployment: Deployment
+        self.runtime: dict[str, Account] = {}
+
+    def start(self) -> Self:
+        """Start both services and make the accounts that are not a VPS's."""
+        with contextlib.ExitStack() as undo:
+            undo.callback(self.testbed.close)
+            self._start()
+            undo.pop_all()
+        return self
+
+    def _start(self) -> None:
+        places = self.testbed.start().places
+        plugin = v3.Password(
+            auth_url=places.auth_url,
+            username="admin",
+            password=places.admin_password,
+            project_name="admin",
+            user_domain_id="default",
+            project_domain_id="default",
+        )
+        self._ca = str(places.ca_file) if places.ca_file else True
+        self.accounts = Accounts(Session(auth=plugin, verify=self._ca), places.auth_url)
+        deployer = self.accounts.deployer()
+        session = self.accounts.log_in(deployer, verify=self._ca)
+        credential = self.accounts.application_credential(deployer, session, "deploy", DEPLOYER_RULES)
+        self.deployment = Deployment(
+            self.accounts.log_in_with(credential, verify=self._ca), places.barbican_url
+        )
+
+    @property
+    def auth_url(self) -> str:
+        """Keystone's address."""
+        return self.testbed.places.auth_url
+
+    def vps(self, vps_id: str, values: Mapping[str, bytes]) -> Vps:
+        """Make a VPS: account, credential, container and secrets."""
+        user = self.accounts.runtime(vps_id)
+        session = self.accounts.log_in(user, verify=self._ca)
+        credential = self.accounts.application_credential(
+            user, session, f"agent-{os.urandom(4).hex()}", RUNTIME_RULES
+        )
+        self.runtime[vps_id] = Account(user, credential)
+        vps = self.deployment.create_vps(vps_id, user.id)
+        if values:
+            self.deployment.rotate(vps, values)
+        return vps
+
+    def session_of(self, user: User, **more: Any) -> Session:
+        """Return a session of a user's own."""
+        return self.accounts.log_in(user, verify=self._ca, **more)
+
+    def configuration(self, vps: Vps, directory: Path, extra: str = "") -> str:
+        """Return an agent's configuration for the VPS, with its credential in a file in ``directory``.
+
+        ``extra`` is TOML that comes last: further tables.
+        """
+        account = self.runtime[vps.vps_id]
+        secret = directory / "keystone-credential"
+        descriptor = os.open(secret, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(account.credential.secret)
+        ca = self.testbed.places.ca_file
+        return (
+            f'vps_id = "{vps.vps_id}"\n'
+            f'container = "{vps.container_ref}"\n'
+            "[keystone]\n"
+            f'auth_url = "{self.auth_url}"\n'
+            f'application_credential_id = "{account.credential.id}"\n'
+            f'credential_file = "{secret}"\n'
+            f'region = "{REGION}"\n'
+            + (f'ca_file = "{ca}"\n' if ca else "")
+            + f'[app]\nsocket = "{directory}/app.sock"\n'
+            f'[control]\nsocket = "{directory}/control.sock"\n{extra}'
+        )
+
+    def close(self) -> None:
+        """End both services and remove every file."""
+        self.testbed.close()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
