@@ -3,32 +3,40 @@
 The rules are those of "Staleness" in docs/design.md. The machine never sees a payload: it decides over
 names and versions, and its caller (agent/serve/keeper.py) builds the snapshot that was decided.
 
-Invariants: a step either keeps everything or names the whole new set; values that were rotated together
-change in one step, since whoever rotates adds all new entries before removing an old one, so that every
-state in between has a name twice; nothing is dropped on a transient failure; whatever Barbican took away
-is dropped, at the latest after its grace.
+Invariants: a step either keeps everything, or leaves out what has to go, or names the whole new set; values
+that were rotated together change in one step, since whoever rotates adds all new entries before removing an
+old one, so that every state in between has a name twice; nothing is dropped on a transient failure; whatever
+Barbican took away is dropped, at the latest after its grace, also while a rotation is under way.
+
+A version that can't be published yet has a clock of its own. So a broken secret, once it was waited for,
+does not take the next rotation apart, and a rotation that begins late in the wait for another is whole too.
 """
 
 from __future__ import annotations
 
 import enum
+import math
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 from agent.core.errors import Fault
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from agent.core.errors import Failure
     from agent.core.secret import Facts, SecretName, Version
 
 SETTLE_S: Final = 60.0
-"""How long a rotation may be under way before it is published as far as it has come."""
+"""How long a listed version holds up the others because it can't be published with them."""
 SETTLE_POLL_S: Final = 2.0
 """How soon the container is read again while a rotation is under way."""
+LONGEST_WAIT_S: Final = 600.0
+"""How long rotations that follow each other without a gap may hold up what is published."""
 LEAVING_S: Final = 30.0
 """How far apart two readings without a name must be before the name is dropped."""
+SOONEST_S: Final = 1.0
+"""No step asks for the next reading sooner than this."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,31 +74,35 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """The operator's choices, in seconds. ``max_stale`` gives per name when to stop serving, or None."""
+    """The operator's choices, in seconds. ``max_stale`` is per name, inf for never."""
 
     revocation_grace: float = 900.0
     max_stale: Mapping[SecretName, float] = field(default_factory=dict)
     default_max_stale: float | None = None
 
-    def limit(self, name: SecretName) -> float | None:
-        """Return after how many seconds without confirmation ``name`` is dropped, or None for never."""
-        return self.max_stale.get(name, self.default_max_stale)
+    def limit(self, name: SecretName) -> float:
+        """Return after how many seconds without confirmation ``name`` is dropped, inf for never."""
+        limit = self.max_stale.get(name, self.default_max_stale)
+        return math.inf if limit is None else limit
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
     """What the machine remembers between readings. All times are on the boot clock (s).
 
-    ``unsettled_since``: since when the container held a rotation that could not be published whole.
-    ``leaving``: per name, the first reading without it. ``denied_since``: since when Barbican or Keystone
-    refuses everything; ``denied``: the same per name. ``confirmed``: last time that Barbican agreed with
-    what is held.
+    ``confirmed``: the last time that Barbican agreed with what is held; ``superseded``: the same for the held
+    names whose version the container lists no more. ``waiting_since``: since when nothing is published
+    because a rotation is under way; ``unsettled``: for each listed version, since when its name is double or
+    can't be read. ``leaving``: per held name, the first of the readings without it. ``denied_since``: since
+    when Barbican or Keystone refuses everything; ``denied``: per held name, since when its listed payloads.
     """
 
     confirmed: float | None = None
-    unsettled_since: float | None = None
-    denied_since: float | None = None
+    superseded: Mapping[SecretName, float] = field(default_factory=dict)
+    waiting_since: float | None = None
+    unsettled: Mapping[Version, float] = field(default_factory=dict)
     leaving: Mapping[SecretName, float] = field(default_factory=dict)
+    denied_since: float | None = None
     denied: Mapping[SecretName, float] = field(default_factory=dict)
 
 
@@ -98,8 +110,10 @@ class Progress:
 class Step:
     """The machine's answer.
 
-    ``versions`` is the whole new set, or None to keep what is held. ``dropped`` says why for every name
-    that the new set leaves out. ``again_in`` is the longest wait (s) before the next reading, or None.
+    ``versions`` is the whole new set, or None to keep what is held. ``dropped`` says why for every held name
+    that the new set leaves out. ``pending`` are listed names without a value, ``kept`` those that may be
+    served in an older version than Barbican has: while there are any, the caller reads again, backing off.
+    ``double`` are names listed twice. ``again_in`` is the longest wait (s) before the next reading, or None.
     """
 
     progress: Progress
@@ -116,7 +130,12 @@ def reads_doubles(held: Mapping[SecretName, Facts], progress: Progress, now: Mom
 
     Only when the outcome would be used: at the first start, and when a rotation does not come to its end.
     """
-    return not held or _waited(progress.unsettled_since, now, SETTLE_S)
+    return (
+        not held
+        or any(now.boot - since >= SETTLE_S for since in progress.unsettled.values())
+        # earlier than it is used, so that the longest wait ends on a reading that has tried everything
+        or _waited(progress.waiting_since, now) >= LONGEST_WAIT_S - SETTLE_S
+    )
 
 
 def known(held: Mapping[SecretName, Facts], now: Moment) -> frozenset[Version]:
@@ -128,170 +147,182 @@ def after_reading(
     held: Mapping[SecretName, Facts], reading: Reading, progress: Progress, policy: Policy, now: Moment
 ) -> Step:
     """Decide what to hold after a reading that Barbican answered."""
-    listed = _by_name(reading.entries)
-    double = frozenset(name for name, versions in listed.items() if len(versions) > 1)
-    since = now.boot if progress.unsettled_since is None else progress.unsettled_since
-    must_wait = bool(held) and now.boot - since < SETTLE_S
-    if double and must_wait:
-        waiting = replace(progress, unsettled_since=since, denied_since=None)
-        return Step(waiting, double=double, again_in=SETTLE_POLL_S)
+    lines = _lines(held, reading)
+    progress = _learn(held, lines, progress, now)
+    left = {name: facts for name, facts in held.items() if name not in lines or not lines[name].readable}
+    outlived = overdue(left, progress, policy, now)
+    dropped = {**outlived.dropped, **_taken_away(left, lines, progress, now)}
+    kept = {name: facts.version for name, facts in left.items() if name not in dropped}
+    double = frozenset(name for name, line in lines.items() if len(line.versions) > 1)
 
-    choice = _Choice(held, reading, progress, policy, now)
-    for name, versions in listed.items():
-        choice.take(name, versions)
-    if choice.incomplete and must_wait:
-        waiting = replace(progress, unsettled_since=since, denied_since=None, denied=choice.denied)
-        return Step(waiting, again_in=SETTLE_POLL_S)
-    for name in held.keys() - listed.keys():
-        choice.miss(name)
-
-    unsettled = since if double or choice.incomplete else None
+    if held and _must_wait(lines, progress, now):
+        rest = {name: facts.version for name, facts in held.items() if name not in dropped}
+        return Step(
+            progress,
+            versions=rest if dropped else None,
+            double=double,
+            dropped=dropped,
+            again_in=SETTLE_POLL_S,
+        )
+    chosen = {name: line.newest.version for name, line in lines.items() if line.newest is not None}
+    ends = [since + LEAVING_S - now.boot for name, since in progress.leaving.items() if name in kept]
+    if outlived.again_in is not None:
+        ends.append(outlived.again_in)
     return Step(
-        Progress(now.boot, unsettled, None, choice.leaving, choice.denied),
-        versions=choice.versions,
-        pending=frozenset(choice.pending),
-        kept=frozenset(choice.kept),
+        replace(
+            progress,
+            confirmed=now.boot,
+            superseded={n: since for n, since in progress.superseded.items() if n in kept},
+            waiting_since=None,
+        ),
+        versions=chosen | kept,
+        pending=frozenset(lines.keys() - chosen.keys() - kept.keys()),
+        kept=frozenset(kept) | {name for name in chosen if lines[name].why_unread},
         double=double,
-        dropped=choice.dropped,
-        again_in=choice.again_in,
+        dropped=dropped,
+        again_in=max(SOONEST_S, min(ends)) if ends else None,
     )
 
 
 def after_failure(
     held: Mapping[SecretName, Facts], failure: Failure, progress: Progress, policy: Policy, now: Moment
 ) -> Step:
-    """Decide what to hold after a cycle that failed as a whole."""
+    """Decide what to hold after a cycle that failed as a whole.
+
+    A refusal counts until Barbican answers: a time-out after it tells nothing about the access.
+    """
     if failure.fault is Fault.DENIED and progress.denied_since is None:
         progress = replace(progress, denied_since=now.boot)
-    elif failure.fault is Fault.TRANSIENT and not held:
-        progress = replace(progress, denied_since=None)
     return overdue(held, progress, policy, now)
 
 
 def overdue(held: Mapping[SecretName, Facts], progress: Progress, policy: Policy, now: Moment) -> Step:
-    """Drop what has outlived its grace or its ``max_stale``; ``again_in`` tells when to ask again."""
+    """Drop what has outlived its grace or its ``max_stale``; ``again_in`` tells when the next one would."""
     dropped: dict[SecretName, str] = {}
-    waits: list[float] = []
+    soonest = math.inf
     for name in held:
-        for since, limit, reason in (
-            (progress.denied_since, policy.revocation_grace, "access was taken away"),
-            (progress.confirmed, policy.limit(name), "not confirmed for longer than max_stale"),
-        ):
-            if since is None or limit is None:
-                continue
-            if now.boot - since >= limit:
-                dropped[name] = reason
-            else:
-                waits.append(since + limit - now.boot)
-    left = {name: facts.version for name, facts in held.items() if name not in dropped}
-    return Step(progress, left if dropped else None, dropped=dropped, again_in=min(waits, default=None))
+        end, reason = min(_ends(name, progress, policy), default=(math.inf, ""))
+        if end <= now.boot:
+            dropped[name] = reason
+        else:
+            soonest = min(soonest, end - now.boot)
+    rest = {name: facts.version for name, facts in held.items() if name not in dropped}
+    again_in = None if math.isinf(soonest) else soonest
+    return Step(progress, rest if dropped else None, dropped=dropped, again_in=again_in)
 
 
-class _Choice:
-    """Collects, name by name, what one reading leads to. Lives for one call of :func:`after_reading`."""
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """What one reading tells of one listed name.
 
-    def __init__(
-        self,
-        held: Mapping[SecretName, Facts],
-        reading: Reading,
-        progress: Progress,
-        policy: Policy,
-        now: Moment,
-    ) -> None:
-        self._held, self._reading, self._progress, self._policy, self._now = (
-            held,
-            reading,
-            progress,
-            policy,
-            now,
-        )
-        self.versions: dict[SecretName, Version] = {}
-        self.pending: set[SecretName] = set()
-        self.kept: set[SecretName] = set()
-        self.leaving: dict[SecretName, float] = {}
-        self.denied: dict[SecretName, float] = {}
-        self.dropped: dict[SecretName, str] = {}
-        self.incomplete = False
-        self._waits: list[float] = []
+    ``why_unread`` has a reason for every version without facts, None for one that was not tried: one that
+    came during the cycle, or all that are new while a name is double.
+    """
+
+    versions: tuple[Version, ...]
+    readable: tuple[Facts, ...]
+    why_unread: tuple[Unread | None, ...]
 
     @property
-    def again_in(self) -> float | None:
-        """The soonest moment at which waiting would change something."""
-        return min(self._waits, default=None)
+    def settled(self) -> bool:
+        return len(self.versions) == 1 and not self.why_unread
 
-    def take(self, name: SecretName, versions: list[Version]) -> None:
-        """Choose among the listed versions of a name: the newest that is readable."""
-        former = self._held.get(name)
-        readable = [facts for version in versions if (facts := self._facts(former, version))]
-        if readable:
-            newest = max(readable, key=lambda facts: (facts.created, facts.version))
-            self.versions[name] = newest.version
-            if len(readable) == len(versions):
-                return
-            if former is not None and newest.version == former.version:
-                self._unsettled(name)
-            return
-        self._unreadable(name, former, {self._reading.unread.get(version) for version in versions})
-
-    def miss(self, name: SecretName) -> None:
-        """A held name is in the container no more: drop it when two readings far enough apart agree."""
-        since = self._progress.leaving.get(name, self._now.boot)
-        if self._now.boot - since >= LEAVING_S:
-            self.dropped[name] = "its entry is gone from the container"
-            return
-        self.leaving[name] = since
-        self._keep(name, self._held[name])
-        self._waits.append(since + LEAVING_S - self._now.boot)
-
-    def _facts(self, former: Facts | None, version: Version) -> Facts | None:
-        """Return what is known of a version: read in this cycle, or held and not refused in it."""
-        if version in self._reading.read:
-            return self._reading.read[version]
-        if former is not None and former.version == version and version not in self._reading.unread:
-            return former
-        return None
-
-    def _unreadable(self, name: SecretName, former: Facts | None, reasons: set[Unread | None]) -> None:
-        """No listed version of the name can be read."""
-        if former is None:
-            self.pending.add(name)
-            self._waits.append(SETTLE_S)
-            return
-        if reasons == {Unread.ABSENT} and _expired(former, self._now):
-            self.dropped[name] = "it has expired"
-            return
-        if Unread.DENIED in reasons:
-            since = self._progress.denied.get(name, self._now.boot)
-            if self._now.boot - since >= self._policy.revocation_grace:
-                self.dropped[name] = "access to its payload was taken away"
-                return
-            self.denied[name] = since
-            self._waits.append(since + self._policy.revocation_grace - self._now.boot)
-        self._keep(name, former)
-        self._unsettled(name)
-
-    def _keep(self, name: SecretName, former: Facts) -> None:
-        self.versions[name] = former.version
-        self.kept.add(name)
-
-    def _unsettled(self, name: SecretName) -> None:
-        """A newer version is listed and can't be read: the rest of its rotation waits with it for a while."""
-        self.kept.add(name)
-        self.incomplete = True
-        self._waits.append(SETTLE_S)
+    @property
+    def newest(self) -> Facts | None:
+        return max(self.readable, key=lambda facts: (facts.created, facts.version), default=None)
 
 
-def _by_name(entries: tuple[Entry, ...]) -> dict[SecretName, list[Version]]:
-    listed: dict[SecretName, list[Version]] = {}
-    for entry in entries:
-        versions = listed.setdefault(entry.name, [])
-        if entry.version not in versions:
-            versions.append(entry.version)
-    return listed
+def _lines(held: Mapping[SecretName, Facts], reading: Reading) -> dict[SecretName, _Line]:
+    """Return what the reading tells, by name. What is held is as good as read, unless it was refused."""
+    listed: dict[SecretName, dict[Version, None]] = {}
+    for entry in reading.entries:
+        listed.setdefault(entry.name, {})[entry.version] = None
+    lines = {}
+    for name, versions in listed.items():
+        former = held.get(name)
+        found = {version: reading.read[version] for version in versions if version in reading.read}
+        if former is not None and former.version in versions and former.version not in reading.unread:
+            found[former.version] = former
+        lines[name] = _Line(
+            versions=tuple(versions),
+            readable=tuple(found.values()),
+            why_unread=tuple(reading.unread.get(version) for version in versions if version not in found),
+        )
+    return lines
 
 
-def _waited(since: float | None, now: Moment, limit: float) -> bool:
-    return since is not None and now.boot - since >= limit
+def _learn(
+    held: Mapping[SecretName, Facts], lines: Mapping[SecretName, _Line], progress: Progress, now: Moment
+) -> Progress:
+    """Start, carry on and end the clocks as one reading demands, if nothing is published after it."""
+    superseded = {
+        name: progress.superseded.get(name, now.boot if progress.confirmed is None else progress.confirmed)
+        for name, facts in held.items()
+        if name not in lines or facts.version not in lines[name].versions
+    }
+    return Progress(
+        confirmed=progress.confirmed if superseded else now.boot,
+        superseded=superseded,
+        waiting_since=now.boot if progress.waiting_since is None else progress.waiting_since,
+        unsettled={
+            version: progress.unsettled.get(version, now.boot)
+            for line in lines.values()
+            if not line.settled
+            for version in line.versions
+        },
+        leaving={name: progress.leaving.get(name, now.boot) for name in held.keys() - lines.keys()},
+        denied={
+            name: progress.denied.get(name, now.boot)
+            for name in held.keys() & lines.keys()
+            if _is_denied(lines[name], already=name in progress.denied)
+        },
+    )
+
+
+def _is_denied(line: _Line, *, already: bool) -> bool:
+    """Tell whether access to a name is taken away. A failure, or not having tried, does not give it back."""
+    if line.readable:
+        return False
+    return Unread.DENIED in line.why_unread or (already and set(line.why_unread) != {Unread.ABSENT})
+
+
+def _must_wait(lines: Mapping[SecretName, _Line], progress: Progress, now: Moment) -> bool:
+    """Tell whether a rotation may be under way, of which publishing now would show a half."""
+    if _waited(progress.waiting_since, now) >= LONGEST_WAIT_S:
+        return False
+    young = any(now.boot - since < SETTLE_S for since in progress.unsettled.values())
+    untried = any(None in line.why_unread for line in lines.values())
+    return young or untried
+
+
+def _taken_away(
+    left: Mapping[SecretName, Facts], lines: Mapping[SecretName, _Line], progress: Progress, now: Moment
+) -> dict[SecretName, str]:
+    """Return which of the names that this reading could not confirm are gone by its own word, and why."""
+    gone: dict[SecretName, str] = {}
+    for name, facts in left.items():
+        if name not in lines:
+            if now.boot - progress.leaving[name] >= LEAVING_S:
+                gone[name] = "its entry is gone from the container"
+        elif set(lines[name].why_unread) == {Unread.ABSENT} and _expired(facts, now):
+            gone[name] = "it has expired"
+    return gone
+
+
+def _ends(name: SecretName, progress: Progress, policy: Policy) -> Iterator[tuple[float, str]]:
+    """Yield when ``name`` has to go (boot clock, s), and why."""
+    confirmed = progress.superseded.get(name, progress.confirmed)
+    for since, limit, reason in (
+        (progress.denied_since, policy.revocation_grace, "access was taken away"),
+        (progress.denied.get(name), policy.revocation_grace, "access to its payload was taken away"),
+        (confirmed, policy.limit(name), "not confirmed for longer than max_stale"),
+    ):
+        if since is not None:
+            yield since + limit, reason
+
+
+def _waited(since: float | None, now: Moment) -> float:
+    return 0.0 if since is None else now.boot - since
 
 
 def _expired(facts: Facts, now: Moment) -> bool:

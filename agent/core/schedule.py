@@ -1,7 +1,8 @@
 """When to read next: pure arithmetic over the boot clock, the randomness handed in.
 
 Every delay that a fleet would share has jitter, also the first one. Backoff is exponential with full
-jitter; the jitter is applied after the cap, since a cap applied last puts a whole fleet into step.
+jitter; the jitter is applied after the cap, since a cap applied last puts a whole fleet into step. No delay
+between two cycles is shorter than :data:`SOONEST_S`: whatever goes wrong, Barbican is not hammered.
 """
 
 from __future__ import annotations
@@ -17,6 +18,10 @@ POLL_JITTER: Final = 0.1
 """A poll comes up to this share earlier or later than its interval."""
 AFTER_EXPIRY_S: Final = 1.0
 """How long after a secret's expiry Barbican is asked, so that it has noticed too."""
+SOONEST_S: Final = 1.0
+"""The shortest wait between two cycles that nobody asked for."""
+LONGEST_RETRY_AFTER_S: Final = 3600.0
+"""How much of a ``Retry-After`` is obeyed: a proxy that says a month must not end the polling."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +42,7 @@ def first(pace: Pace, uniform: Callable[[float, float], float]) -> float:
 def poll(pace: Pace, uniform: Callable[[float, float], float], sooner: tuple[float, ...] = ()) -> float:
     """Return the seconds to the next poll: its interval with jitter, or the soonest of ``sooner``."""
     regular = pace.poll_interval * uniform(1 - POLL_JITTER, 1 + POLL_JITTER)
-    return max(0.0, min((regular, *sooner)))
+    return max(SOONEST_S, min((regular, *sooner)))
 
 
 def until_expiry(expires: float, wall: float, uniform: Callable[[float, float], float]) -> float:
@@ -50,11 +55,10 @@ def backoff(
 ) -> float:
     """Return the seconds to wait after the ``failures``-th failure in a row (1 is the first).
 
-    ``Retry-After`` is a floor and gets its jitter on top: a fleet that was told the same number must not
-    come back in the same second.
+    ``Retry-After`` is a floor (RFC 9110, 10.2.3) and gets the jitter on top: a fleet that was told the same
+    number must not come back in the same second, nor one that was told 0 come back at once for ever.
     """
     # 2 ** 63 is far past any cap, and larger exponents would overflow a float in the end
     cap = min(pace.backoff_cap, pace.backoff_base * 2.0 ** min(failures, 63))
-    if retry_after is None:
-        return uniform(0.0, cap)
-    return retry_after + uniform(0.0, max(1.0, retry_after * POLL_JITTER))
+    floor = max(SOONEST_S, min(retry_after or 0.0, LONGEST_RETRY_AFTER_S))
+    return floor + uniform(0.0, cap)
