@@ -45,9 +45,12 @@ def network(error: BaseException, tried: str) -> Failure:
             text = _CERTIFICATE.get(cause.verify_code)
             step, advice = Step.TLS, text or f"the certificate is refused (X.509 error {cause.verify_code})"
             break
-        if isinstance(cause, ssl.SSLError):
-            step, advice = Step.TLS, "the TLS handshake failed: check that the address speaks TLS"
+        if type(cause).__name__ == "CertificateError":  # urllib3 before 2 compares the names itself
+            step, advice = Step.TLS, _CERTIFICATE[62]
             break
+        if isinstance(cause, ssl.SSLError | urllib3.exceptions.SSLError):
+            step, advice = Step.TLS, "the TLS handshake failed: check that the address speaks TLS"
+            continue  # urllib3's own wraps the one that tells more
         if isinstance(cause, TimeoutError | urllib3.exceptions.TimeoutError):
             advice = "no answer in time: check the service, the way to it and firewalls"
         elif isinstance(cause, OSError) and cause.errno is not None and cause.errno in errno.errorcode:
