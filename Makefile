@@ -1,4 +1,6 @@
 # Thin names for the scripts, which run without make too.
-.PHONY: test setup
-setup: ; @scripts/setup
+.PHONY: demo test bench setup
+demo: ; @scripts/demo $(if $(KEEP),--keep)
 test: ; @scripts/test
+bench: ; @scripts/bench
+setup: ; @scripts/setup

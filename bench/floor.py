@@ -1,0 +1,18 @@
+"""The floor: an aiohttp low-level server on a Unix socket that returns constant bytes. ``floor.py SOCKET``."""
+
+import asyncio
+import sys
+
+from aiohttp import web
+
+
+async def _serve(path: str) -> None:
+    async def answer(_: web.BaseRequest) -> web.Response:
+        return web.Response(body=b"x" * 43, content_type="application/octet-stream")
+
+    loop = asyncio.get_running_loop()
+    await loop.create_unix_server(web.Server(answer, access_log=None), path, backlog=1024)
+    await asyncio.Event().wait()
+
+
+asyncio.run(_serve(sys.argv[1]))

@@ -1,0 +1,31 @@
+// Reads the secrets of this VPS at start and whenever one changes. Node.js, no dependency.
+import http from 'node:http'
+
+const socketPath = process.env.VPS_SECRETS_SOCKET ?? '/run/vps-secrets/app.sock'
+
+const get = (path) => new Promise((resolve, reject) => {
+  http.get({ socketPath, path }, (response) => {
+    const chunks = []
+    response.on('data', (chunk) => chunks.push(chunk)).on('error', reject).on('end', () => {
+      const body = Buffer.concat(chunks).toString()
+      if (response.statusCode >= 300) reject(new Error(`${path}: ${response.statusCode} ${body}`))
+      else resolve(body && JSON.parse(body))
+    })
+  }).on('error', reject)
+})
+
+export async function * secrets () {
+  let known = null // after an error everything is read again: the agent may have been restarted
+  for (;;) {
+    try {
+      if (known !== null && !await get(`/v1/watch?after=${known}&timeout=60`)) continue
+      const bundle = await get('/v1/bundle') // one snapshot: values rotated together arrive together
+      known = bundle.generation
+      yield bundle.secrets
+    } catch (error) {
+      known = null
+      console.error(`secrets: ${error.message}`)
+      await new Promise((resolve) => setTimeout(resolve, 1000))
+    }
+  }
+}

@@ -1,0 +1,29 @@
+"""Reads the secrets of this VPS at start and whenever one changes. Python, no dependency."""
+import http.client, json, os, socket, sys, time
+
+PATH = os.environ.get("VPS_SECRETS_SOCKET", "/run/vps-secrets/app.sock")
+
+def get(target):
+    connection = http.client.HTTPConnection("localhost")
+    with socket.socket(socket.AF_UNIX) as connection.sock:
+        connection.sock.connect(PATH)
+        connection.request("GET", target)
+        response = connection.getresponse()
+        body = response.read().decode()
+    if response.status >= 300:
+        raise OSError(f"{target}: {response.status} {body}")
+    return json.loads(body) if body else None
+
+def secrets():
+    known = None  # after an error everything is read again: the agent may have been restarted
+    while True:
+        try:
+            if known is not None and not get(f"/v1/watch?after={known}&timeout=60"):
+                continue
+            bundle = get("/v1/bundle")  # one snapshot: values rotated together arrive together
+            known = bundle["generation"]
+            yield bundle["secrets"]
+        except (OSError, http.client.HTTPException) as error:
+            known = None
+            print(f"secrets: {error}", file=sys.stderr)
+            time.sleep(1)
