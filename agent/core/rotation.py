@@ -273,14 +273,16 @@ def _learn(
         leaving={name: progress.leaving.get(name, now.boot) for name in held.keys() - lines.keys()},
         denied={
             name: progress.denied.get(name, now.boot)
-            for name in held.keys() & lines.keys()
-            if _is_denied(lines[name], already=name in progress.denied)
+            for name in held
+            if _is_denied(lines.get(name), already=name in progress.denied)
         },
     )
 
 
-def _is_denied(line: _Line, *, already: bool) -> bool:
+def _is_denied(line: _Line | None, *, already: bool) -> bool:
     """Tell whether access to a name is taken away. A failure, or not having tried, does not give it back."""
+    if line is None:
+        return already
     if line.readable:
         return False
     return Unread.DENIED in line.why_unread or (already and set(line.why_unread) != {Unread.ABSENT})

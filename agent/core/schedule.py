@@ -7,12 +7,12 @@ between two cycles is shorter than :data:`SOONEST_S`: whatever goes wrong, Barbi
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final, TypeAlias
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
+Uniform: TypeAlias = Callable[[float, float], float]
+"""Draws between two bounds, as ``random.uniform`` does."""
 
 POLL_JITTER: Final = 0.1
 """A poll comes up to this share earlier or later than its interval."""
@@ -34,25 +34,23 @@ class Pace:
     backoff_cap: float = 600.0
 
 
-def first(pace: Pace, uniform: Callable[[float, float], float]) -> float:
+def first(pace: Pace, uniform: Uniform) -> float:
     """Return the seconds to wait before the first cycle."""
     return uniform(0.0, pace.start_jitter)
 
 
-def poll(pace: Pace, uniform: Callable[[float, float], float], sooner: tuple[float, ...] = ()) -> float:
+def poll(pace: Pace, uniform: Uniform, sooner: tuple[float, ...] = ()) -> float:
     """Return the seconds to the next poll: its interval with jitter, or the soonest of ``sooner``."""
     regular = pace.poll_interval * uniform(1 - POLL_JITTER, 1 + POLL_JITTER)
     return max(SOONEST_S, min((regular, *sooner)))
 
 
-def until_expiry(expires: float, wall: float, uniform: Callable[[float, float], float]) -> float:
+def until_expiry(expires: float, wall: float, uniform: Uniform) -> float:
     """Return the seconds to a poll just after ``expires`` (Unix time, s)."""
     return max(0.0, expires - wall) + AFTER_EXPIRY_S + uniform(0.0, AFTER_EXPIRY_S)
 
 
-def backoff(
-    pace: Pace, failures: int, uniform: Callable[[float, float], float], retry_after: float | None = None
-) -> float:
+def backoff(pace: Pace, failures: int, uniform: Uniform, retry_after: float | None = None) -> float:
     """Return the seconds to wait after the ``failures``-th failure in a row (1 is the first).
 
     ``Retry-After`` is a floor (RFC 9110, 10.2.3) and gets the jitter on top: a fleet that was told the same

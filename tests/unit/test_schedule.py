@@ -1,0 +1,108 @@
+"""agent/core/schedule.py: jitter everywhere, caps before jitter, and never a wait of nothing."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.core import schedule
+from agent.core.schedule import LONGEST_RETRY_AFTER_S, SOONEST_S, Pace
+
+PACE = Pace()
+SHARES = st.floats(0.0, 1.0)
+
+
+def low(least: float, _most: float) -> float:
+    """Draw the least."""
+    return least
+
+
+def high(_least: float, most: float) -> float:
+    """Draw the most."""
+    return most
+
+
+@pytest.mark.parametrize(("draw", "expected"), [(low, 0.0), (high, 30.0)])
+def test_the_first_cycle_is_spread_over_the_start_jitter(draw: schedule.Uniform, expected: float) -> None:
+    """A fleet that starts together does not log in together."""
+    assert schedule.first(Pace(start_jitter=30.0), draw) == expected
+
+
+@pytest.mark.parametrize(
+    ("draw", "sooner", "expected"),
+    [
+        (low, (), 810.0),
+        (high, (), 990.0),
+        (high, (2.0, 500.0), 2.0),
+        (high, (5000.0, float("inf")), 990.0),
+        (high, (0.0,), SOONEST_S),
+        (high, (-5.0,), SOONEST_S),
+    ],
+)
+def test_a_poll_comes_at_its_interval_or_at_the_soonest_of_the_rest(
+    draw: schedule.Uniform, sooner: tuple[float, ...], expected: float
+) -> None:
+    """But never at once."""
+    assert schedule.poll(PACE, draw, sooner) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("draw", "wall", "expected"), [(low, 40.0, 61.0), (high, 40.0, 62.0), (low, 100.0, 1.0), (high, 9e9, 2.0)]
+)
+def test_a_poll_is_placed_just_after_an_expiry(draw: schedule.Uniform, wall: float, expected: float) -> None:
+    """So that Barbican has noticed too; an expiry that has passed is looked at soon."""
+    assert schedule.until_expiry(100.0, wall, draw) == expected
+
+
+@pytest.mark.parametrize(
+    ("failures", "least", "most"),
+    [(1, 1.0, 3.0), (2, 1.0, 5.0), (9, 1.0, 513.0), (10, 1.0, 601.0), (100_000, 1.0, 601.0)],
+)
+def test_backoff_doubles_up_to_its_cap_with_full_jitter(failures: int, least: float, most: float) -> None:
+    """The jitter comes after the cap: a fleet at its cap is spread over all of it."""
+    assert schedule.backoff(PACE, failures, low) == least
+    assert schedule.backoff(PACE, failures, high) == most
+
+
+@pytest.mark.parametrize(
+    ("retry_after", "floor"),
+    [
+        (None, SOONEST_S),
+        (0.0, SOONEST_S),
+        (0.5, SOONEST_S),
+        (120.0, 120.0),
+        (2_592_000.0, LONGEST_RETRY_AFTER_S),
+    ],
+)
+def test_retry_after_is_a_floor_within_reason(retry_after: float | None, floor: float) -> None:
+    """Nobody comes back before it, nor all at once; neither 0 nor a month is taken at its word."""
+    assert schedule.backoff(PACE, 3, low, retry_after) == floor
+    assert schedule.backoff(PACE, 3, high, retry_after) == floor + 8.0
+
+
+@given(
+    share=SHARES,
+    failures=st.integers(0, 2000),
+    retry_after=st.none() | st.floats(0.0, 1e7),
+    sooner=st.lists(st.floats(-1e9, 1e9), max_size=3).map(tuple),
+    base=st.floats(0.1, 60.0),
+    interval=st.floats(1.0, 86_400.0),
+)
+def test_no_wait_is_shorter_than_a_second_nor_without_end(
+    *,
+    share: float,
+    failures: int,
+    retry_after: float | None,
+    sooner: tuple[float, ...],
+    base: float,
+    interval: float,
+) -> None:
+    """Whatever Barbican says and whatever the operator chose, within the configuration's bounds."""
+
+    def draw(least: float, most: float) -> float:
+        return least + share * (most - least)
+
+    pace = Pace(interval, 0.0, base, max(base, 600.0))
+    assert SOONEST_S <= schedule.poll(pace, draw, sooner) <= max(SOONEST_S, 1.1001 * interval)
+    assert SOONEST_S <= schedule.backoff(pace, failures, draw, retry_after) <= LONGEST_RETRY_AFTER_S + 600.0
