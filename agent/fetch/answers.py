@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import email.utils
 import json
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 CLOCK_TOLERANCE_S: Final = 300.0
+_REQUEST_ID: Final = re.compile(r"req-[0-9a-f-]{36}")  # finds the request in the services' own logs
 
 _AGAIN: Final = "the service's own log tells why"
 _GONE: Final = (
@@ -74,7 +76,9 @@ class Answer:
 
     def _failure(self, step: Step, fault: Fault, advice: str) -> Failure:
         retry_after = retry_after_of(self.headers.get("Retry-After"), self.now + (self.skew or 0.0))
-        return Failure(step, fault, self.tried, advice, self.status, retry_after)
+        request_id = self.headers.get("X-Openstack-Request-Id", "")
+        tried = f"{self.tried} ({request_id})" if _REQUEST_ID.fullmatch(request_id) else self.tried
+        return Failure(step, fault, tried, advice, self.status, retry_after)
 
     def _advice(self) -> str:
         if self.status < 400:  # noqa: PLR2004  # HTTP

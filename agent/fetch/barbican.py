@@ -100,8 +100,12 @@ def parse_listing(untrusted: bytes, base: str, vps_id: str, container: Container
         entries[Entry(name, version)] = None
         if _place(entry.get("secret_ref"), f"/secrets/{version}") not in places:
             elsewhere.add(version)
-            foreign.append(f"{shown} (its reference points to another address)")
+            foreign.append(_elsewhere(shown))
     return Listing(tuple(entries), frozenset(elsewhere), tuple(foreign))
+
+
+def _elsewhere(name: str) -> str:
+    return strict.printable(f"{name} (its reference points to another address)", FOREIGN_CHARACTERS)
 
 
 def _places(base: str, container: Container) -> set[tuple[str, str | None, int, str] | None]:

@@ -10,13 +10,16 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from keystoneauth1.session import Session
 
 from agent import __version__
+from agent.core import strict
 from agent.core.rotation import Reading, Unread
-from agent.core.wire import MOST_FOREIGN, PHASES, Reply
+from agent.core.wire import FOREIGN_CHARACTERS, MOST_FOREIGN, PHASES, Reply
+from agent.core.wire_fields import FAILURE_CHARACTERS
 from agent.fetch import barbican, login, translate
 from agent.fetch.transport import Transport, late
 
@@ -126,9 +129,9 @@ class Cycle:
         for entry in listing.entries:
             full, facts = f"{self._config.vps_id}/{entry.name}", outcome.read.get(entry.version)
             if entry.version in outcome.misnamed:
-                foreign.append(f"{full} (its secret is named {outcome.misnamed[entry.version]})"[:256])
+                foreign.append(_misnamed(full, outcome.misnamed[entry.version]))
             elif facts is not None and facts.name != entry.name:
-                foreign.append(f"{full} (its secret is named {self._config.vps_id}/{facts.name})"[:256])
+                foreign.append(_misnamed(full, f"{self._config.vps_id}/{facts.name}"))
             else:
                 entries.append(entry)
         self._foreign = tuple(foreign)
@@ -144,7 +147,7 @@ class Cycle:
             vps_id=self._config.vps_id,
             container=self._config.container.id,
             reading=reading,
-            failure=failure,
+            failure=failure and _told(failure),
             payloads={version: payloads[version] for version in (reading.read if reading else {})},
             foreign=self._foreign[:MOST_FOREIGN],
             calls=dict(self._transport.calls) if self._transport else {"keystone": 0, "barbican": 0},
@@ -161,10 +164,23 @@ class Cycle:
             self._timings[phase] += time.monotonic() - began
 
 
+def _told(failure: Failure) -> Failure:
+    """Return the failure with texts that the wire takes: paths and addresses in them may be anything."""
+    return replace(
+        failure,
+        tried=strict.printable(failure.tried, FAILURE_CHARACTERS),
+        advice=strict.printable(failure.advice, FAILURE_CHARACTERS),
+    )
+
+
 def refused(request: Request, failure: Failure, vps_id: str = "", container: str = "") -> Reply:
     """Return a failure reply of a program that could not make a cycle."""
     calls, timings = {"keystone": 0, "barbican": 0}, dict.fromkeys(PHASES, 0.0)
     return Reply(request.nonce, vps_id, container, None, failure, calls=calls, timings=timings)
+
+
+def _misnamed(entry: str, secret: str) -> str:
+    return strict.printable(f"{entry} (its secret is named {secret})", FOREIGN_CHARACTERS)
 
 
 def _elsewhere(listing: Listing, known: frozenset[Version]) -> dict[Version, Unread]:

@@ -16,7 +16,6 @@ from keystoneauth1.identity import v3
 from agent.config import Method
 from agent.core.errors import CloudError, Failure, Fault, Step
 from agent.core.wire import MOST_TOKEN_STATE
-from agent.fetch.clouds import read_cloud
 from agent.fetch.credential import read_secret, refuse
 
 if TYPE_CHECKING:
@@ -96,6 +95,8 @@ def _from_clouds(keystone: Keystone, environ: Mapping[str, str]) -> Login:
     secret = read_secret(source, environ) if given else None
     if keystone.clouds_file is None or keystone.cloud is None:
         refuse("read clouds.yaml", "keystone.cloud and keystone.clouds_file must name the cloud and its file")
+    from agent.fetch.clouds import read_cloud  # noqa: PLC0415  # PyYAML is loaded only where it is used
+
     cloud = read_cloud(keystone.clouds_file, keystone.cloud, secret=secret)
     plugin_class = v3.ApplicationCredential if cloud.application_credential else v3.Password
     return Login(

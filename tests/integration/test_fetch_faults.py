@@ -51,7 +51,8 @@ def configure(cloud: FakeCloud, directory: Path, extra: str = "", /, **changes: 
     } | changes
     keystone = "\n".join(f'{key} = "{value}"' for key, value in lines.items() if value)
     path = directory / "agent.toml"
-    path.write_text(f'vps_id = "{VPS}"\ncontainer = "{cloud.container}"\n[keystone]\n{keystone}\n{extra}')
+    head = f'vps_id = "{VPS}"\ncontainer = "{cloud.container}"\n'
+    path.write_text(f'{head}[keystone]\n{keystone}\n{extra}[log]\nlevel = "debug"\n')
     return Fetch(path, cloud.container)
 
 
@@ -92,6 +93,19 @@ def test_a_token_that_ran_out_costs_one_login(cloud: FakeCloud, tmp_path: Path) 
     ran = fetch(token_state=state)
     assert ran.reading.entries == ()
     assert [service for service, *_ in cloud.requests] == ["barbican", "keystone", "barbican"]
+
+
+@pytest.mark.parametrize(("status", "fault"), [(401, DENIED), (404, DENIED), (503, TRANSIENT)])
+def test_a_token_that_ran_out_and_no_new_one(
+    cloud: FakeCloud, tmp_path: Path, status: int, fault: Fault
+) -> None:
+    """The credential is gone, or Keystone is away, when Barbican refuses the adopted token."""
+    fetch = configure(cloud, tmp_path)
+    state = fetch().reply.token_state
+    cloud.faults["/containers/"] = faults.unauthorized
+    cloud.faults["keystone"] = faults.refused(status)
+    ran = fetch(token_state=state)
+    assert (ran.failure.step, ran.failure.fault, ran.failure.status) == (Step.KEYSTONE, fault, status)
 
 
 @pytest.mark.parametrize("state", [b"x", b"{}", b"[]", b'{"credential": null, "state": "{}"}'])

@@ -71,6 +71,15 @@ def test_middleware_names_itself_in_a_header() -> None:
     assert answer(401, b"Authentication required", WWW_Authenticate="Basic").judge() is not None
 
 
+def test_the_request_id_is_told() -> None:
+    """With it the operator of the cloud finds the request; anything else in that header is not told."""
+    request_id = "req-0b5a7c5e-2d0e-4c1c-9b0a-3f6f7d7d0b11"
+    for header, told in ((request_id, True), (request_id + "\n", False), (CANARY, False)):
+        failure = answer(500, X_Openstack_Request_Id=header).judge()
+        assert failure is not None
+        assert (header in failure.tried) is told
+
+
 @pytest.mark.parametrize(
     ("header", "expected"),
     [

@@ -82,6 +82,15 @@ def test_a_reference_to_another_place(ref: str) -> None:
     assert made.foreign == (f"{VPS}/A (its reference points to another address)",)
 
 
+def test_long_names_are_cut_to_what_the_wire_takes() -> None:
+    """A reply with a longer text would be refused whole."""
+    vps_id = "v" * 64
+    odd = entry(f"{vps_id}/{'a' * 200}", f"https://elsewhere.example/{VERSION}")
+    container = {"container_ref": CONTAINER.id, "secret_refs": [odd]}
+    made = parse_listing(json.dumps(container).encode(), BASE, vps_id, CONTAINER)
+    assert (len(made.entries), len(made.foreign[0])) == (1, 256)
+
+
 @pytest.mark.parametrize(
     ("ref", "base"),
     [
