@@ -1,7 +1,8 @@
-"""``make bench``: the agent and its floor side by side in one run, on a real cloud. Ratios hold; figures move.
+"""``make bench``: the agent and its floors side by side in one run, on a real cloud.
 
 The floor of the reads is bench/floor.py, constant bytes from an aiohttp low-level server; that of the memory
-is a process that has only imported aiohttp.web. Every second is the agent's and the floor's in turn.
+is a process that has only imported aiohttp.web. Agent and floor are measured in turn: ratios hold from run to
+run, single figures do not.
 """
 
 from __future__ import annotations
@@ -161,9 +162,7 @@ def build(directory: Path) -> Path:
     """Compile the load client."""
     compiler = shutil.which("cc")
     if compiler is None:
-        raise SystemExit(
-            "bench: a C compiler is missing; mend it with: sudo apt-get install --yes gcc libc6-dev"
-        )
+        raise SystemExit("bench: no C compiler; mend it with: sudo apt-get install --yes gcc libc6-dev")
     load = directory / "load"
     subprocess.run([compiler, "-O2", "-Wall", "-Wextra", "-Werror", "-o", load, HERE / "load.c"], check=True)
     return load

@@ -1,4 +1,4 @@
-"""The floor: an aiohttp low-level server on a Unix socket that returns constant bytes. ``floor.py SOCKET``."""
+"""The floor: aiohttp's low-level server returns constant bytes on a Unix socket. ``floor.py SOCKET``."""
 
 import asyncio
 import sys

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from fnmatch import translate
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from agent.core.secret import SecretName
@@ -85,8 +85,7 @@ class Grant:
         return (("user", self.user), ("group", self.group), ("unit", self.unit))
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(NamedTuple):
     """Whether a caller may read a name, and by which grant."""
 
     allowed: bool

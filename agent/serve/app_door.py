@@ -82,22 +82,28 @@ class AppDoor:
             raise RequestError(NOT_GRANTED, names=(name,))
         snapshot = self._snapshot((name,))
         secret = self._version(target, snapshot, name)
-        record_names: dict[str, str | None] = {name: secret.facts.version}
-        grants = (decision.grant.index + 1,)
-        stale = freshness.is_stale(self._state, name)
+        facts = secret.facts
+        age = freshness.age(self._state)
         more = headers(
-            ETag=f'"{secret.facts.version}"',
-            Secrets_Generation=str(snapshot.generation),
-            Age=str(int(freshness.age(self._state))),
-            **({"Secrets_Stale": "true"} if stale else {}),
+            ("ETag", f'"{facts.version}"'),
+            ("Secrets-Generation", str(snapshot.generation)),
+            ("Age", str(int(age))),
+            ("Content-Type", facts.content_type),
         )
-        if _matches(if_none_match, secret.facts.version):
-            record = Record("served", 304, target.path, record_names, snapshot.generation, grants)
+        if name in snapshot.kept or age > self._state.config.staleness.fresh_for:
+            more["Secrets-Stale"] = "true"
+        same = bool(if_none_match) and _matches(if_none_match, facts.version)
+        record = Record(
+            "served",
+            304 if same else 200,
+            target.path,
+            {name: facts.version},
+            snapshot.generation,
+            (decision.grant.index + 1,),
+        )
+        if same:
             return Answer(record, web.Response(status=304, headers=more))
-        record = Record("served", 200, target.path, record_names, snapshot.generation, grants)
-        return Answer(
-            record, web.Response(body=secret.reveal(), headers=more, content_type=secret.facts.content_type)
-        )
+        return Answer(record, web.Response(body=secret.reveal(), headers=more))
 
     def _version(self, target: Target, snapshot: Snapshot, name: SecretName) -> Secret:
         """Return the version that was asked for."""
@@ -128,11 +134,11 @@ class AppDoor:
         snapshot = self._snapshot()
         readable = self._readable(snapshot, peer)
         etag = f"g{self._state.started:.0f}-{snapshot.generation}"
-        more = {"ETag": f'"{etag}"', "Secrets_Generation": str(snapshot.generation)}
+        more = headers(("ETag", f'"{etag}"'), ("Secrets-Generation", str(snapshot.generation)))
         versions: dict[str, str | None] = {name: secret.facts.version for name, secret in readable.items()}
         if _matches(if_none_match, etag):
             record = Record("served", 304, target.path, versions, snapshot.generation)
-            return Answer(record, web.Response(status=304, headers=headers(**more)))
+            return Answer(record, web.Response(status=304, headers=more))
         record = Record("served", 200, target.path, versions, snapshot.generation)
         values = {name: _as_json(secret.reveal()) for name, secret in readable.items()}
         return Answer(record, json_response({"generation": snapshot.generation, "secrets": values}, more))

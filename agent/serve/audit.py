@@ -1,32 +1,33 @@
 """The audit record: one line per request, written before the bytes leave.
 
-A line is ``audit`` and a JSON object: door, outcome, status, who (uid, gid, pid), what (method, action,
-names, versions, generation) and by which grant. It goes to standard error, which systemd hands to the
+A line is ``audit`` and a JSON object: when, door, who (uid, gid, pid), outcome, status, what (method, action,
+names with their versions, generation), by which grants. It goes to standard error, which systemd hands to the
 journal, whatever the log level is. Never a value. Where it can't be written, the request is refused.
+
+The line is put together by hand, since this is on the way of every read: only ``method`` and ``action`` come
+from the caller as they are and are escaped; all else are numbers, texts of ours, checked names and UUIDs.
 """
 
 from __future__ import annotations
 
-import json
 import os
-import sys
 import time
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from json.encoder import encode_basestring_ascii
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from agent.core.access import Peer
 
-PREFIX: Final = "<6>" if "JOURNAL_STREAM" in os.environ else ""
+PREFIX: Final = "<6>audit" if "JOURNAL_STREAM" in os.environ else "audit"
 """sd-daemon(3): the priority "informational", where the journal reads it."""
 LONGEST_TARGET: Final = 300
 """How much of what a caller sent goes into a record, in characters."""
+_STDERR: Final = 2
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """What one request came to. ``names`` are those that were served or asked for, with their versions."""
 
     outcome: str
@@ -38,32 +39,41 @@ class Record:
     reason: str = ""
 
 
-def write(door: str, peer: Peer | None, method: str, record: Record) -> None:
+def caller(door: str, peer: Peer | None) -> str:
+    """Return the part of a line that is the same for every request of a connection."""
+    if peer is None:
+        return f'"door": "{door}"'
+    return f'"door": "{door}", "uid": {peer.uid}, "gid": {peer.gid}, "pid": {peer.pid}'
+
+
+def line(who: str, method: str, record: Record, now: float) -> str:
+    """Return one record as it is written; ``who`` is from :func:`caller`, ``now`` is Unix time (s)."""
+    action = encode_basestring_ascii(record.action[:LONGEST_TARGET])
+    parts = [
+        f'{PREFIX} {{"time": {now:.3f}, {who}, "outcome": "{record.outcome}", "status": {record.status}',
+        f'"method": {encode_basestring_ascii(method[:16])}, "action": {action}',
+    ]
+    if record.names:
+        names = ", ".join(
+            f'"{name}": "{version}"' if version else f'"{name}": null'
+            for name, version in record.names.items()
+        )
+        parts.append(f'"secrets": {{{names}}}')
+    if record.generation is not None:
+        parts.append(f'"generation": {record.generation}')
+    if record.grants:
+        parts.append(f'"grants": {list(record.grants)}')
+    if record.reason:
+        parts.append(f'"reason": "{record.reason}"')
+    return ", ".join(parts) + "}\n"
+
+
+def write(who: str, method: str, record: Record) -> None:
     """Write one record.
 
     Raises:
         OSError: it could not be written.
     """
-    line: dict[str, object] = {
-        "time": round(time.time(), 3),
-        "door": door,
-        "outcome": record.outcome,
-        "status": record.status,
-        "method": method[:16],
-        "action": record.action[:LONGEST_TARGET],
-    }
-    if peer is not None:
-        line.update(uid=peer.uid, gid=peer.gid, pid=peer.pid)
-    if record.names:
-        line["secrets"] = dict(record.names)
-    if record.generation is not None:
-        line["generation"] = record.generation
-    if record.grants:
-        line["grants"] = record.grants
-    if record.reason:
-        line["reason"] = record.reason
-    text = f"{PREFIX}audit {json.dumps(line)}\n"
-    data = text.encode("ascii")
-    fd = sys.stderr.fileno()
+    data = line(who, method, record, time.time()).encode("ascii")
     while data:
-        data = data[os.write(fd, data) :]
+        data = data[os.write(_STDERR, data) :]

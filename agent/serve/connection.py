@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from aiohttp import web
 from aiohttp.http_exceptions import BadHttpMessage, LineTooLong
@@ -42,8 +41,7 @@ LONGEST_LINE: Final = 4096
 _log: Final = logging.getLogger("agent.door")
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """What a door says to one request: an audit record, then a response or a stream that writes itself."""
 
     record: audit.Record
@@ -57,11 +55,13 @@ class Connection(web.RequestHandler):
     __slots__ = (
         "_counted",
         "_crowd",
+        "_deadline",
         "_door",
         "_half_closed",
         "_head_bytes",
         "_timer",
         "_traffic",
+        "_who",
         "gone",
         "peer",
     )
@@ -72,6 +72,8 @@ class Connection(web.RequestHandler):
         self._traffic = server.traffic
         self._door = server.door
         self._timer: asyncio.TimerHandle | None = None
+        self._deadline: float | None = None
+        self._who = ""
         self._counted = False
         self._half_closed = False
         self._head_bytes = 0
@@ -82,6 +84,7 @@ class Connection(web.RequestHandler):
         """Take the peer, count the connection, refuse it where there are too many."""
         super().connection_made(transport)
         self.peer = peer.of(transport)
+        self._who = audit.caller(self._door, self.peer)
         self._counted = self._crowd.enter(self.peer.uid if self.peer else -1)
         if self._counted:
             self._traffic.connections[self._door] += 1
@@ -92,7 +95,8 @@ class Connection(web.RequestHandler):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Count the connection out and wake whoever waits on its behalf."""
-        self._arm(None)
+        if self._timer is not None:
+            self._timer.cancel()
         if self._counted:
             self._counted = False
             self._crowd.leave(self.peer.uid if self.peer else -1)
@@ -125,8 +129,10 @@ class Connection(web.RequestHandler):
 
     def begin(self) -> float:
         """A request's head is complete: no timer runs while it is answered. Return the wait its uid owes."""
-        self._arm(None)
-        return self._crowd.wait(self.peer.uid, asyncio.get_running_loop().time()) if self.peer else 0.0
+        self._deadline = None
+        if not self._crowd.limits.requests_per_second or self.peer is None:
+            return 0.0
+        return self._crowd.wait(self.peer.uid, self._loop.time())
 
     def end(self) -> None:
         """The answer is on its way: the next request may take the idle time to begin."""
@@ -158,7 +164,7 @@ class Connection(web.RequestHandler):
         Raises:
             OSError: it could not be written, so nothing may be served.
         """
-        audit.write(self._door, self.peer, method, record)
+        audit.write(self._who, method, record)
         self._traffic.requests[self._door, record.outcome] += 1
 
     def _refuse(self, problem: Problem) -> None:
@@ -168,15 +174,31 @@ class Connection(web.RequestHandler):
         self.force_close()
 
     def _arm(self, seconds: float | None) -> None:
+        """Close the connection in so many seconds, or not at all.
+
+        A timer per request would cost more than a request: the one there is looks at the deadline when it
+        fires, and only one that would fire too late is replaced.
+        """
+        if seconds is None:
+            self._deadline = None
+            return
+        self._deadline = self._loop.time() + seconds
+        if self._timer is None or self._timer.when() > self._deadline:
+            self._start_timer(self._deadline)
+
+    def _start_timer(self, when: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = None
-        if seconds is not None:
-            self._timer = asyncio.get_running_loop().call_later(seconds, self._late)
+        self._timer = self._loop.call_at(when, self._late)
 
     def _late(self) -> None:
         self._timer = None
-        self.force_close()
+        if self._deadline is None:
+            return
+        if self._loop.time() >= self._deadline:
+            self.force_close()
+        else:
+            self._start_timer(self._deadline)
 
 
 class Server(web.Server):

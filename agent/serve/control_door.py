@@ -68,7 +68,7 @@ class ControlDoor:
             return _answer(target, self._manifest())
         if target.path == "/metrics":
             text = metrics.exposition(self._state).encode()
-            response = web.Response(body=text, headers=headers(Content_Type=METRICS_TYPE))
+            response = web.Response(body=text, headers=headers(("Content-Type", METRICS_TYPE)))
             return Answer(Record("served", 200, target.path, {}), response)
         raise RequestError(
             NO_SUCH_PATH, "there are /v1/status, /v1/refresh, /v1/manifest, /v1/explain and /metrics"

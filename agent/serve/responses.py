@@ -6,22 +6,24 @@ import json
 from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
+from multidict import CIMultiDict
 
 if TYPE_CHECKING:
     from agent.core.errors import Problem, RequestError
 
-_COMMON: Final = {"Cache-Control": "no-store", "Server": "vps-secrets-agent"}
+_COMMON: Final = (("Cache-Control", "no-store"), ("Server", "vps-secrets-agent"))
 
 
-def headers(**more: str) -> dict[str, str]:
-    """Return the headers of every answer and ``more``, with _ for -."""
-    return _COMMON | {key.replace("_", "-"): value for key, value in more.items()}
+def headers(*more: tuple[str, str]) -> CIMultiDict[str]:
+    """Return the headers of every answer and ``more``."""
+    return CIMultiDict(_COMMON + more)
 
 
-def json_response(content: object, more: dict[str, str] | None = None) -> web.Response:
-    """Return a JSON answer; ``more`` are headers, with _ for -."""
+def json_response(content: object, more: CIMultiDict[str] | None = None) -> web.Response:
+    """Return a JSON answer; ``more`` are its headers, made with :func:`headers`."""
     body = json.dumps(content, ensure_ascii=False).encode()
-    return web.Response(body=body, headers=headers(**(more or {})), content_type="application/json")
+    found = headers() if more is None else more
+    return web.Response(body=body, headers=found, content_type="application/json")
 
 
 def problem_response(error: RequestError) -> web.Response:

@@ -56,7 +56,7 @@ async def answer(state: State, target: Target, connection: Connection, *, stream
     generation = _generation(state)
     if changed is None:
         record = Record("served", 204, target.path, {}, generation)
-        more = headers(Secrets_Generation=str(generation))
+        more = headers(("Secrets-Generation", str(generation)))
         return Answer(record, web.Response(status=204, headers=more))
     record = Record("served", 200, target.path, _versions(state, changed), generation)
     return Answer(record, json_response({"generation": generation, "changed": changed}))
@@ -105,7 +105,7 @@ async def _stream(
     state: State, connection: Connection, peer: Peer, after: int, request: web.BaseRequest
 ) -> web.StreamResponse:
     """Write server-sent events (WHATWG HTML, 9.2) until the caller has gone or the agent stops."""
-    response = web.StreamResponse(headers=headers(Content_Type="text/event-stream"))
+    response = web.StreamResponse(headers=headers(("Content-Type", "text/event-stream")))
     response.force_close()
     await response.prepare(request)
     state.traffic.watchers += 1
