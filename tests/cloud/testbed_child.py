@@ -10,9 +10,11 @@ streams are the whole contract with the parent:
 * stderr: the log.
 """
 
+import contextlib
 import json
 import os
 import signal
+import sqlite3
 import sys
 import threading
 import time
@@ -58,6 +60,10 @@ def keystone_app(parameters: dict[str, Any], phases: Phases) -> Any:
     is_new = not (directory / "keystone.db").exists()
     keystone.server.configure(config_files=[str(directory / "keystone.conf")])
     if is_new:
+        # write-ahead log: else Keystone 27, which keeps a reading transaction open, finds its own database
+        # locked when it commits after a look-up (a bare 500, whatever the timeout)
+        with contextlib.closing(sqlite3.connect(directory / "keystone.db")) as database:
+            database.execute("PRAGMA journal_mode = WAL")
         upgrades.offline_sync_database_to_version()
         phases.end("schema")
     _, app = keystone.server.setup_backends(
