@@ -1,0 +1,85 @@
+"""Values rotated together arrive together: a pair, a hundred times, on the real Barbican."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from typing import TYPE_CHECKING
+
+from tests.integration.running import Agent, ask
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.cloud.cloud import Cloud
+
+ROTATIONS = 100
+READERS = 4
+GRANT = """
+[rotation]
+poll_interval = "1s"
+[staleness]
+fresh_for = "60s"
+[[grant]]
+user = "root"
+secrets = ["*"]
+"""
+
+
+class Reader:
+    """Takes bundles as fast as it can and notes which pairs it saw."""
+
+    def __init__(self, socket: Path, over: threading.Event) -> None:
+        self.pairs: set[tuple[str, str]] = set()
+        self.bundles = 0
+        self._thread = threading.Thread(target=self._read, args=(socket, over))
+        self._thread.start()
+
+    def join(self) -> None:
+        """Wait for its end."""
+        self._thread.join()
+
+    def _read(self, socket: Path, over: threading.Event) -> None:
+        while not over.wait(0.002):
+            with contextlib.suppress(ConnectionError):
+                values = ask(socket, "GET", "/v1/bundle").json["secrets"]
+                self.pairs.add((values["USER"], values["PASSWORD"]))
+                self.bundles += 1
+
+
+def test_no_reader_ever_sees_half_a_pair(cloud: Cloud) -> None:
+    """Cycles are asked for after every single call of a rotation, so they fall into every state in between.
+
+    The values are the numbers of their rotation, so that a failure may show them.
+    """
+    vps = cloud.vps("vps-pair-001", {"USER": b"0", "PASSWORD": b"0"})
+    over = threading.Event()
+    with Agent(lambda directory: cloud.configuration(vps, directory, GRANT)) as agent:
+        agent.start().until_ready()
+        readers = [Reader(agent.app, over) for _ in range(READERS)]
+        cycler = threading.Thread(target=_cycle, args=(agent, over))
+        cycler.start()
+        try:
+            for number in range(1, ROTATIONS + 1):
+                value = str(number).encode()
+                cloud.deployment.rotate(vps, {"USER": value, "PASSWORD": value})
+            last = str(ROTATIONS)
+            agent.until(lambda: agent.get("/v1/secrets/USER").body.decode() == last, 30)
+            bundle = agent.get("/v1/bundle").json["secrets"]
+        finally:
+            over.set()
+            for reader in readers:
+                reader.join()
+            cycler.join()
+        assert bundle == {"USER": last, "PASSWORD": last}
+        seen = set[tuple[str, str]]().union(*(reader.pairs for reader in readers))
+        assert [pair for pair in seen if pair[0] != pair[1]] == []
+        assert len(seen) > 3
+        assert sum(reader.bundles for reader in readers) > 500
+        assert agent.status()["cycles"]["total"] > 10
+
+
+def _cycle(agent: Agent, over: threading.Event) -> None:
+    """Ask for one cycle after the other, faster than the poll."""
+    while not over.wait(0.05):
+        ask(agent.control, "POST", "/v1/refresh")
