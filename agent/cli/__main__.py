@@ -1,0 +1,241 @@
+"""The command ``vps-secrets``: what operators and applications may know, and never a value.
+
+Exit status: 0 yes, done; 1 no, not ready, failed; 2 usage; 3 the agent can't be reached; 4 no permission;
+130 ended by Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+from agent import __version__
+from agent.cli import show
+from agent.cli.http import Answer, AnswerError, PermissionDeniedError, UnreachableError, ask
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import Final
+
+OK, NO, USAGE, UNREACHABLE, PERMISSION, INTERRUPTED = 0, 1, 2, 3, 4, 130
+APP_SOCKET: Final = "/run/vps-secrets/app.sock"
+CONTROL_SOCKET: Final = "/run/vps-secrets/control.sock"
+WATCH_S: Final = 60
+ASK_AGAIN_S: Final = 1.0
+_TOO_MANY: Final = 429
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command and return the exit status."""
+    options = _parser().parse_args(arguments)
+    run: Callable[[argparse.Namespace], int] = options.run
+    try:
+        return run(options)
+    except UnreachableError as error:
+        return _fail(UNREACHABLE, f"{error}; is the agent running? systemctl status vps-secrets-agent")
+    except PermissionDeniedError as error:
+        return _fail(
+            PERMISSION, f"{error}; the application's user has app.sock, root and vps-secrets-admin both"
+        )
+    except AnswerError as error:
+        return _fail(NO, f"{error}; is another program listening there?")
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has seen enough
+        return OK
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="vps-secrets", description=__doc__, formatter_class=_Plain)
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--json", action="store_true", help="JSON for programs")
+    common.add_argument("--socket", default=os.environ.get("VPS_SECRETS_SOCKET", APP_SOCKET), metavar="PATH")
+    common.add_argument(
+        "--control-socket",
+        default=os.environ.get("VPS_SECRETS_CONTROL_SOCKET", CONTROL_SOCKET),
+        metavar="PATH",
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+        made = commands.add_parser(name, parents=[common], help=text, description=text)
+        made.set_defaults(run=run)
+        return made
+
+    command("status", _status, "how the agent is (control socket)")
+    command("list", _list, "names and versions that this user may read")
+    wait = command("wait", _wait, "wait until the agent is ready")
+    wait.add_argument(
+        "--timeout", type=_seconds, default=60.0, metavar="SECONDS", help="default: %(default)s"
+    )
+    command("watch", _watch, "print names and versions as they change, until Ctrl-C")
+    command("refresh", _refresh, "have the agent read Barbican now (control socket)")
+    explain = command("explain", _explain, "whether a user may read a secret, and why (control socket)")
+    explain.add_argument("name", metavar="NAME")
+    explain.add_argument("--user", default=str(os.getuid()), help="name or uid; default: this user")
+    explain.add_argument("--unit", help="the systemd unit of the caller")
+    return parser
+
+
+class _Plain(argparse.RawDescriptionHelpFormatter):
+    """Keep the exit status' lines as they are."""
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 <= seconds < 1e9:  # noqa: PLR2004  # neither negative nor NaN nor for ever
+        raise ValueError(text)
+    return seconds
+
+
+def _status(options: argparse.Namespace) -> int:
+    content = _good(ask(options.control_socket, "GET", "/v1/status"))
+    _print(options, content, show.status)
+    return OK if content.get("state") == "ready" else NO
+
+
+def _list(options: argparse.Namespace) -> int:
+    content = _good(ask(options.socket, "GET", "/v1/secrets"))
+    _print(options, content, lambda found: show.secrets(found.get("secrets") or ()))
+    return OK
+
+
+def _wait(options: argparse.Namespace) -> int:
+    """Ask until ready. An agent that does not answer yet may be starting."""
+    end = time.monotonic() + options.timeout
+    told = ""
+    while True:
+        try:
+            answer = ask(options.socket, "GET", "/v1/health/ready")
+        except UnreachableError as error:
+            status, reason, content = UNREACHABLE, str(error), {}
+        else:
+            if answer.status == 200:  # noqa: PLR2004  # RFC 9110
+                _print(
+                    options, answer.content, lambda found: [f"ready: generation {found.get('generation')}"]
+                )
+                return OK
+            _allowed(answer)
+            content = answer.content
+            status, reason = NO, str(content.get("detail") or content.get("title"))
+        if time.monotonic() >= end:
+            return _fail(status, f"not ready after {options.timeout:g} s: {show.clean(reason)}")
+        if reason != told:
+            told = reason
+            print(f"vps-secrets: not ready yet: {show.clean(reason)}", file=sys.stderr, flush=True)
+        time.sleep(min(ASK_AGAIN_S, max(0.0, end - time.monotonic())))
+
+
+def _ready(content: dict[str, Any]) -> Iterable[str]:
+    yield f"ready: generation {content.get('generation')}"
+
+
+def _watch(options: argparse.Namespace) -> int:
+    """Print every change; the first lines are what there is now."""
+    known = _listed(options)
+    _changes(options, known, dict.fromkeys(known))
+    generation = _good(ask(options.socket, "GET", "/v1/secrets")).get("generation")
+    while True:
+        target = f"/v1/watch?after={int(generation or 0)}&timeout={WATCH_S}"
+        answer = ask(options.socket, "GET", target, WATCH_S)
+        if answer.status == 204:  # noqa: PLR2004  # RFC 9110
+            continue
+        content = _good(answer)
+        generation = content.get("generation")
+        former, known = known, _listed(options)
+        _changes(options, known, former)
+
+
+def _listed(options: argparse.Namespace) -> dict[str, str]:
+    content = _good(ask(options.socket, "GET", "/v1/secrets"))
+    return {str(secret.get("name")): str(secret.get("version")) for secret in content.get("secrets") or ()}
+
+
+def _changes(options: argparse.Namespace, known: dict[str, str], former: dict[str, Any]) -> None:
+    for name in sorted(known.keys() | former.keys()):
+        version = known.get(name)
+        if version == former.get(name, "none"):
+            continue
+        if options.json:
+            print(json.dumps({"name": name, "version": version}), flush=True)
+        else:
+            print(f"{show.clean(name)} {show.clean(version or 'gone')}", flush=True)
+
+
+def _refresh(options: argparse.Namespace) -> int:
+    while (answer := ask(options.control_socket, "POST", "/v1/refresh", 60.0)).status == _TOO_MANY:
+        time.sleep(answer.retry_after)
+    _allowed(answer)
+    if answer.content.get("failure"):
+        _print(options, answer.content, _failed)
+        return NO
+    _print(options, _good(answer), _refreshed)
+    return OK
+
+
+def _failed(content: dict[str, Any]) -> Iterable[str]:
+    yield "the reading failed; what was held is still served"
+    yield from show.failure(content["failure"])
+    yield f"next attempt: in {show.span(content.get('nextAttemptIn'))}"
+
+
+def _refreshed(content: dict[str, Any]) -> Iterable[str]:
+    changed = ", ".join(map(show.clean, content.get("changed") or ())) or "nothing"
+    yield f"generation {content.get('generation')}: {changed} changed"
+
+
+def _explain(options: argparse.Namespace) -> int:
+    target = f"/v1/explain?user={_parameter(options.user)}&name={_parameter(options.name)}"
+    if options.unit:
+        target += f"&unit={_parameter(options.unit)}"
+    content = _good(ask(options.control_socket, "GET", target))
+    _print(options, content, _explained)
+    return OK if content.get("allowed") else NO
+
+
+def _explained(content: dict[str, Any]) -> Iterable[str]:
+    yield "allowed" if content.get("allowed") else "denied"
+    yield from (f"  {show.clean(line)}" for line in content.get("lines") or ())
+
+
+def _parameter(text: str) -> str:
+    """Return a query parameter that can't become two: the agent decodes nothing and refuses the rest."""
+    return "".join(c if c.isascii() and (c.isalnum() or c in "._-@:") else "?" for c in text)
+
+
+def _good(answer: Answer) -> dict[str, Any]:
+    """Return the content of a good answer; tell any other and end."""
+    _allowed(answer)
+    if answer.status != 200:  # noqa: PLR2004  # RFC 9110
+        words = [str(answer.content.get(key)) for key in ("title", "detail") if answer.content.get(key)]
+        raise SystemExit(_fail(NO, show.clean("; ".join(words) or f"HTTP {answer.status}")))
+    return answer.content
+
+
+def _allowed(answer: Answer) -> None:
+    if answer.status == 403:  # noqa: PLR2004  # RFC 9110
+        raise PermissionDeniedError(show.clean(answer.content.get("title")))
+
+
+def _print(
+    options: argparse.Namespace, content: dict[str, Any], text: Callable[[dict[str, Any]], Iterable[str]]
+) -> None:
+    if options.json:
+        print(json.dumps(content), flush=True)
+    else:
+        print(*text(content), sep="\n", flush=True)
+
+
+def _fail(status: int, text: str) -> int:
+    print(f"vps-secrets: {text}", file=sys.stderr, flush=True)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,99 @@
+"""JSON of the agent as text for people: aligned, ages in words, control characters escaped."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+
+def clean(untrusted: object) -> str:
+    """Return a text that can't move the cursor or change the title of a terminal."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(untrusted))
+
+
+def span(seconds: object) -> str:
+    """Return a duration in the largest unit that tells enough, such as ``3 min``."""
+    if not isinstance(seconds, (int, float)) or isinstance(seconds, bool):
+        return "-"
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def table(rows: Iterable[tuple[str, ...]]) -> Iterator[str]:
+    """Yield rows with their columns aligned."""
+    all_rows = [tuple(map(clean, row)) for row in rows]
+    widths = [max(map(len, column)) for column in zip(*all_rows, strict=True)]
+    for row in all_rows:
+        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+
+
+def secrets(listed: Iterable[dict[str, Any]]) -> Iterator[str]:
+    """Yield one line per secret: no value is in what the agent tells."""
+    rows = [("NAME", "VERSION", "SIZE", "CONFIRMED", "")]
+    for secret in listed:
+        remarks = [word for word in ("stale", "previous") if secret.get(word)]
+        rows.append(
+            (
+                str(secret.get("name")),
+                str(secret.get("version")),
+                f"{secret.get('size')} B",
+                f"{span(secret.get('age'))} ago",
+                ", ".join(remarks),
+            )
+        )
+    return table(rows)
+
+
+def failure(found: dict[str, Any]) -> Iterator[str]:
+    """Yield what failed, and what to do."""
+    status = f" (HTTP {found['status']})" if found.get("status") else ""
+    yield f"failed step:  {clean(found.get('step'))}{status}"
+    yield f"tried:        {clean(found.get('tried'))}"
+    yield f"what to do:   {clean(found.get('advice'))}"
+
+
+def status(content: dict[str, Any]) -> Iterator[str]:
+    """Yield the status document."""
+    agent, cycles = content.get("agent") or {}, content.get("cycles") or {}
+    memory = content.get("memory") or {}
+    yield f"{clean(content.get('vpsId'))}: {clean(content.get('state'))}"
+    age, attempt = span(content.get("confirmedAge")), span(content.get("nextAttemptIn"))
+    total, failed, in_a_row = (cycles.get(key) for key in ("total", "failed", "inARow"))
+    facts = (
+        ("agent", f"version {agent.get('version')}, pid {agent.get('pid')}, up {span(agent.get('uptime'))}"),
+        ("generation", str(content.get("generation") or "none yet")),
+        (
+            "confirmed",
+            f"{age} ago; next reading in {attempt}",
+        ),
+        (
+            "cycles",
+            f"{total}, of them {failed} failed, {in_a_row} in a row",
+        ),
+        ("memory", f"{memory.get('kind')}, {memory.get('bytes')} B"),
+        ("watchers", str(content.get("watchers"))),
+    )
+    yield from table((f"  {key}", text) for key, text in facts)
+    if content.get("failure"):
+        yield ""
+        yield from failure(content["failure"])
+    for title, key in (
+        ("grants", "grants"),
+        ("listed, but not readable yet", "pending"),
+        ("not this VPS's, refused", "foreign"),
+        ("warnings", "warnings"),
+    ):
+        if content.get(key):
+            yield ""
+            yield f"{title}:"
+            yield from (f"  {clean(line)}" for line in content[key])
+    if content.get("configurationError"):
+        yield ""
+        yield "the last reload was refused:"
+        yield from (f"  {clean(line)}" for line in str(content["configurationError"]).splitlines())
+    yield ""
+    yield from secrets(content.get("secrets") or ())
