@@ -1,0 +1,414 @@
+"""agent/core/rotation.py against a model of Barbican that rotates, breaks, refuses and forgets in any order.
+
+The model keeps its own, plainer account of what the machine may and must do, from the history of readings.
+Every case of two and three names rotated together is tried in full; the rest is drawn.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from agent.core import rotation
+from agent.core.errors import Failure, Fault
+from agent.core.errors import Step as Part
+from agent.core.rotation import (
+    LEAVING_S,
+    LONGEST_WAIT_S,
+    SETTLE_S,
+    SOONEST_S,
+    Entry,
+    Moment,
+    Policy,
+    Progress,
+    Reading,
+    Step,
+    Unread,
+)
+from agent.core.secret import Facts, SecretName, Version
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+REFUSED = Failure(Part.PERMISSION, Fault.DENIED, "read the container", "grant access")
+AWAY = Failure(Part.BARBICAN, Fault.TRANSIENT, "read the container", "wait")
+A, B, C, D, E, F, G = (SecretName(letter) for letter in "ABCDEFG")
+GROUPS = ((A, B), (C, D, E), (F,), (G,))
+"""What is rotated together. F expires; G comes and goes."""
+POLICY = Policy(revocation_grace=100.0, max_stale={B: 2000.0, D: math.inf}, default_max_stale=None)
+CYCLE_S = 0.5
+LIFETIME_S = 200.0
+
+
+class Barbican:
+    """The container, its secrets, and those who rotate them: all new entries first, then the old ones out."""
+
+    def __init__(self, groups: tuple[tuple[SecretName, ...], ...]) -> None:
+        self.boot, self.time = 0.0, 1_000_000.0
+        self.entries: list[Entry] = []
+        self.facts: dict[Version, Facts] = {}
+        self.broken: dict[Version, Unread] = {}
+        self.epoch: dict[Version, int] = {}
+        self.began: dict[int, float] = {}
+        self.todo: dict[tuple[SecretName, ...], list[tuple[str, Entry]]] = {}
+        for group in groups:
+            self.rotate(group)
+            self.finish()
+
+    def rotate(self, group: tuple[SecretName, ...], adds: int = 0, removes: int = 0) -> None:
+        """Plan a rotation of all names of the group, in one of the orders that the rule allows."""
+        if self.todo.get(group):
+            return
+        epoch = len(self.began)
+        self.began[epoch] = self.boot
+        added = [self._create(name, epoch) for name in group]
+        removed = [entry for entry in self.entries if entry.name in group]
+        orders = [list(itertools.permutations(entries)) for entries in (added, removed)]
+        self.todo[group] = [
+            *(("add", entry) for entry in orders[0][adds % len(orders[0])]),
+            *(("remove", entry) for entry in orders[1][removes % len(orders[1])]),
+        ]
+
+    def advance(self, choice: int = 0) -> None:
+        """Make the next step of one of the rotations that are under way."""
+        busy = [group for group, steps in self.todo.items() if steps]
+        if not busy:
+            return
+        verb, entry = self.todo[busy[choice % len(busy)]].pop(0)
+        if verb == "add":
+            self.entries.append(entry)
+        else:
+            self.entries = [other for other in self.entries if other != entry]
+
+    def finish(self) -> None:
+        """Make all steps that are left."""
+        while any(self.todo.values()):
+            self.advance()
+
+    def payload(self, version: Version) -> Facts | Unread:
+        """Answer a request for one payload."""
+        facts = self.facts[version]
+        if facts.expires is not None and facts.expires <= self.time:
+            return Unread.ABSENT
+        return self.broken.get(version, facts)
+
+    def newest(self) -> dict[SecretName, Version]:
+        """Return what a machine that has settled must hold."""
+        newest: dict[SecretName, Version] = {}
+        for entry in self.entries:
+            if isinstance(self.payload(entry.version), Facts):
+                newest[entry.name] = max(newest.get(entry.name, entry.version), entry.version)
+        return newest
+
+    def _create(self, name: SecretName, epoch: int) -> Entry:
+        version = Version(f"{name}{len(self.facts):06}")
+        expires = self.time + LIFETIME_S if name == F and epoch % 2 else None
+        self.facts[version] = Facts(name, version, 1, "text/plain", float(len(self.facts)), expires)
+        self.epoch[version] = epoch
+        return Entry(name, version)
+
+
+@dataclass
+class Account:
+    """What the readings so far allow and demand, per held name; times on the boot clock (s)."""
+
+    absent: dict[SecretName, float] = field(default_factory=dict)
+    denied: dict[SecretName, float] = field(default_factory=dict)
+    listed: dict[SecretName, float] = field(default_factory=dict)
+    expired: set[SecretName] = field(default_factory=set)
+    refused: float | None = None
+    agreed: float = 0.0
+
+    def note(self, held: dict[SecretName, Facts], reading: Reading, now: Moment) -> None:
+        """Take a reading into account."""
+        self.refused = None
+        self.expired = set()
+        if {facts.version for facts in held.values()} <= {entry.version for entry in reading.entries}:
+            self.agreed = now.boot
+        for name, facts in held.items():
+            versions = {entry.version for entry in reading.entries if entry.name == name}
+            if facts.version in versions:
+                self.listed[name] = now.boot
+            if not versions:
+                self.absent.setdefault(name, now.boot)
+                continue
+            self.absent.pop(name, None)
+            answers = {reading.unread.get(version) for version in versions}
+            if versions & reading.read.keys() or (facts.version in versions - reading.unread.keys()):
+                self.denied.pop(name, None)
+            elif answers == {Unread.ABSENT}:
+                self.denied.pop(name, None)
+                if facts.expires is not None and facts.expires <= now.wall:
+                    self.expired.add(name)
+            elif Unread.DENIED in answers:
+                self.denied.setdefault(name, now.boot)
+
+    def may_drop(self, name: SecretName, now: Moment, *, is_reading: bool) -> bool:
+        """Tell whether Barbican or the operator took the name away."""
+        limit = POLICY.limit(name)
+        return self.must_drop(name, now, is_reading=is_reading) or now.boot - self.agreed >= limit
+
+    def must_drop(self, name: SecretName, now: Moment, *, is_reading: bool) -> bool:
+        """Tell whether it may be served no longer."""
+        grace, never = POLICY.revocation_grace, math.inf
+        return (
+            now.boot - (never if self.refused is None else self.refused) >= grace
+            or now.boot - self.denied.get(name, never) >= grace
+            or now.boot - self.listed[name] >= POLICY.limit(name)
+            or (is_reading and (name in self.expired or now.boot - self.absent.get(name, never) >= LEAVING_S))
+        )
+
+    def forget(self, name: SecretName, boot: float) -> None:
+        """Begin anew with a name that was dropped, or published in another version."""
+        self.absent.pop(name, None)
+        self.denied.pop(name, None)
+        self.listed[name] = boot
+
+
+class Run:
+    """A machine driven as the keeper drives it, and checked after each step."""
+
+    def __init__(self, groups: tuple[tuple[SecretName, ...], ...] = GROUPS) -> None:
+        self.groups = groups
+        self.barbican = Barbican(groups)
+        self.held: dict[SecretName, Facts] = {}
+        self.progress = Progress()
+        self.account = Account()
+        self.skew = 0.0
+
+    @property
+    def now(self) -> Moment:
+        """What this machine's clocks show; its wall clock may be wrong."""
+        return Moment(self.barbican.boot, self.barbican.time + self.skew)
+
+    def sleep(self, seconds: float) -> None:
+        """Let time pass, and do what is due on the way, as the keeper does."""
+        end = self.now.boot + seconds
+        while self.now.boot < end:
+            step = self._take(rotation.overdue(self.held, self.progress, POLICY, self.now), {})
+            assert step.again_in is None or step.again_in > 0
+            wait = min(end - self.now.boot, step.again_in or math.inf)
+            self.barbican.boot += wait
+            self.barbican.time += wait
+        self._take(rotation.overdue(self.held, self.progress, POLICY, self.now), {})
+
+    def fail(self, failure: Failure) -> None:
+        """Make a cycle that fails as a whole."""
+        if failure is REFUSED and self.account.refused is None:
+            self.account.refused = self.now.boot
+        self._take(rotation.after_failure(self.held, failure, self.progress, POLICY, self.now), {})
+
+    def cycle(self, *meanwhile: int) -> Step:
+        """Make a cycle; ``meanwhile`` the rotators go on, between the container's two readings."""
+        known = rotation.known(self.held, self.now)
+        doubles = rotation.reads_doubles(self.held, self.progress, self.now)
+        entries = tuple(self.barbican.entries)
+        wanted = {entry.version for entry in entries} - known
+        if len({entry.name for entry in entries}) < len(entries) and not doubles:
+            wanted = set()
+        answers = {version: self.barbican.payload(version) for version in wanted}
+        if wanted:
+            self.sleep(CYCLE_S)
+            for choice in meanwhile:
+                self.barbican.advance(choice)
+            entries = tuple(self.barbican.entries)
+        left = {entry.version: answers[entry.version] for entry in entries if entry.version in answers}
+        reading = Reading(
+            entries,
+            {version: answer for version, answer in left.items() if isinstance(answer, Facts)},
+            {version: answer for version, answer in left.items() if isinstance(answer, Unread)},
+        )
+        self.account.note(self.held, reading, self.now)
+        step = rotation.after_reading(self.held, reading, self.progress, POLICY, self.now)
+        assert step.again_in is None or step.again_in >= SOONEST_S
+        assert not self.held or step.versions is not None or step.progress.waiting_since is not None
+        return self._take(step, dict(reading.read), is_reading=True)
+
+    def _take(self, step: Step, read: dict[Version, Facts], *, is_reading: bool = False) -> Step:
+        """Check a step and apply it."""
+        now = self.now
+        versions = {n: f.version for n, f in self.held.items()} if step.versions is None else step.versions
+        self._check_drops(versions, step, now, is_reading=is_reading)
+        held = {facts.version: facts for facts in self.held.values()}
+        after = {name: (read | held)[version] for name, version in versions.items()}  # only what was read
+        assert all(facts.name == name for name, facts in after.items())
+        if after.keys() - self.held.keys() or any(after[n] != self.held[n] for n in after):
+            assert is_reading
+            self._check_whole(after, now)
+        for name in after.keys() | self.held.keys():
+            if after.get(name) != self.held.get(name):
+                self.account.forget(name, now.boot)
+        if is_reading and step.progress.waiting_since is None:
+            self.account.agreed = now.boot
+        self.held, self.progress = after, step.progress
+        return step
+
+    def _check_drops(
+        self, versions: Mapping[SecretName, Version], step: Step, now: Moment, *, is_reading: bool
+    ) -> None:
+        gone = self.held.keys() - versions.keys()
+        assert gone == step.dropped.keys()
+        for name, facts in self.held.items():
+            if name in gone:
+                assert self.account.may_drop(name, now, is_reading=is_reading), (name, step.dropped[name])
+            elif versions[name] == facts.version:
+                assert not self.account.must_drop(name, now, is_reading=is_reading), name
+
+    def _check_whole(self, after: dict[SecretName, Facts], now: Moment) -> None:
+        """No published set holds half of what was rotated together, unless the time for it has passed."""
+        if not self.held:
+            return  # the first start takes the newest at once
+        waited = 0.0 if self.progress.waiting_since is None else now.boot - self.progress.waiting_since
+        for group in self.groups:
+            former = {name: self.held[name] for name in group if name in self.held}
+            current = {name: after[name] for name in group if name in after}
+            epochs = {self.barbican.epoch[facts.version] for facts in current.values()}
+            if len(epochs) > 1 and current != former:
+                since = self.barbican.began[max(epochs)]
+                assert now.boot - since >= SETTLE_S or waited >= LONGEST_WAIT_S, current
+
+    def settle(self) -> None:
+        """Once the container is quiet and readable, the machine holds its newest, and is at rest."""
+        self.barbican.finish()
+        self.barbican.broken.clear()
+        self.skew = 0.0
+        self.sleep(LIFETIME_S)
+        end = self.now.boot + 2 * SETTLE_S
+        while self.now.boot <= end:
+            step = self.cycle()
+            self.sleep(step.again_in or 20.0)
+        step = self.cycle()
+        newest = self.barbican.newest()
+        unreadable = {entry.name for entry in self.barbican.entries} - newest.keys()
+        assert step.kept == self.held.keys() & unreadable  # expired before it was read: its former is kept
+        assert step.pending == unreadable - self.held.keys()
+        assert {n: f.version for n, f in self.held.items() if n not in step.kept} == newest
+        assert not step.double
+        assert step.again_in is None
+        if not unreadable:
+            assert step.progress == Progress(confirmed=self.now.boot)
+
+
+@pytest.mark.parametrize("size", [2, 3])
+@pytest.mark.parametrize("broken", [None, *Unread])
+def test_a_rotation_is_whole_whatever_its_order_and_wherever_it_is_read(
+    size: int, broken: Unread | None
+) -> None:
+    """Every order of the steps with every choice of the moments at which the container is read."""
+    group = (A, B, C)[:size]
+    orders, moments = math.factorial(size), 2 * size + 1
+    cases = 0
+    for adds, removes, read in itertools.product(
+        range(orders), range(orders), itertools.product((False, True), repeat=moments)
+    ):
+        run = Run((group,))
+        run.cycle()
+        former = dict(run.held)
+        run.barbican.rotate(group, adds, removes)
+        if broken is not None:
+            run.barbican.broken = {max(run.barbican.facts): broken}
+        for moment in range(moments):
+            if read[moment]:
+                run.cycle()
+            if moment < moments - 1:
+                assert run.held == former
+                run.barbican.advance()
+            run.sleep(2.0)
+        run.barbican.broken.clear()
+        run.cycle()
+        assert {name: facts.version for name, facts in run.held.items()} == run.barbican.newest()
+        assert run.held != former
+        cases += 1
+    assert cases == orders**2 * 2**moments
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_a_rotation_that_goes_on_during_a_cycle_is_whole_too(size: int) -> None:
+    """Every order, wherever a cycle begins, however many steps pass between its two readings."""
+    group = (A, B, C)[:size]
+    orders = math.factorial(size)
+    for adds, removes, start, length in itertools.product(
+        range(orders), range(orders), range(2 * size + 1), range(2 * size + 1)
+    ):
+        run = Run((group, (F,)))
+        run.cycle()
+        run.barbican.rotate((F,))  # something to read, so that the cycle takes its time
+        run.barbican.finish()
+        run.barbican.rotate(group, adds, removes)
+        for _ in range(start):
+            run.barbican.advance()
+        run.cycle(*[0] * length)
+        run.sleep(2.0)
+        run.cycle()
+        run.settle()
+
+
+DELAYS = (0.5, 2.0, 9.5, 29.5, 30.0, 59.5, 60.0, 400.0)
+REASONS = tuple(Unread)
+ACTIONS = (
+    *("cycle",) * 4,
+    *("rotate",) * 2,
+    *("step",) * 3,
+    *("sleep",) * 3,
+    *("break", "heal", "away", "refused", "remove", "add", "clock"),
+)
+
+
+def _act(run: Run, action: str, number: int) -> None:
+    """Do one drawn thing."""
+    match action:
+        case "cycle":
+            run.cycle(*range(number % 4))
+        case "sleep":
+            run.sleep(DELAYS[number % len(DELAYS)])
+        case "away":
+            run.fail(AWAY)
+        case "refused":
+            run.fail(REFUSED)
+        case "clock":
+            run.skew = (0.0, 3600.0, -3600.0)[number % 3]
+        case _:
+            _change(run.barbican, action, number)
+
+
+def _change(barbican: Barbican, action: str, number: int) -> None:
+    """Change what Barbican has."""
+    is_listed = any(entry.name == G for entry in barbican.entries)
+    match action:
+        case "rotate":
+            barbican.rotate(GROUPS[number % len(GROUPS)], number, number // 2)
+        case "step":
+            barbican.advance(number)
+        case "break":
+            entry = barbican.entries[-1 - number % min(3, len(barbican.entries))]
+            barbican.broken[entry.version] = REASONS[number % len(REASONS)]
+        case "heal":
+            barbican.broken.clear()
+        case "remove" if not barbican.todo[(G,)]:
+            barbican.entries = [entry for entry in barbican.entries if entry.name != G]
+        case "add" if not barbican.todo[(G,)] and not is_listed:
+            former = [facts.version for facts in barbican.facts.values() if facts.name == G]
+            barbican.entries.append(Entry(G, former[-1]))
+
+
+@settings(max_examples=1500, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    starts=st.booleans(),
+    actions=st.lists(st.tuples(st.sampled_from(ACTIONS), st.integers(0, 23)), min_size=5, max_size=80),
+)
+def test_whatever_happens_the_rules_hold_and_the_machine_settles(
+    *, starts: bool, actions: list[tuple[str, int]]
+) -> None:
+    """The checks are in :class:`Run`; what is drawn is all that Barbican, the network and clocks can do."""
+    run = Run()
+    if starts:
+        run.cycle()
+    for action, number in actions:
+        _act(run, action, number)
+    run.settle()
