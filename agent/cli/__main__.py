@@ -38,9 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
     except UnreachableError as error:
         return _fail(UNREACHABLE, f"{error}; is the agent running? systemctl status vps-secrets-agent")
     except PermissionDeniedError as error:
-        return _fail(
-            PERMISSION, f"{error}; the application's user has app.sock, root and vps-secrets-admin both"
-        )
+        return _fail(PERMISSION, f"{error}; root and vps-secrets-admin may use the control socket")
     except AnswerError as error:
         return _fail(NO, f"{error}; is another program listening there?")
     except BrokenPipeError:

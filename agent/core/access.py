@@ -92,7 +92,7 @@ class Decision(NamedTuple):
     grant: Grant | None = None
 
 
-_DENIED = Decision(allowed=False)
+_DENIED = Decision(False)  # noqa: FBT003  # as above
 
 
 def decide(peer: Peer | None, name: SecretName, grants: tuple[Grant, ...]) -> Decision:
@@ -100,7 +100,7 @@ def decide(peer: Peer | None, name: SecretName, grants: tuple[Grant, ...]) -> De
     if peer is not None:
         for grant in grants:
             if grant.covers(name) and grant.mismatch(peer) is None:
-                return Decision(allowed=True, grant=grant)
+                return Decision(True, grant)  # noqa: FBT003  # a result's first field
     return _DENIED
 
 

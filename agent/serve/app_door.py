@@ -27,7 +27,7 @@ from agent.core.errors import (
 from agent.serve import clock, freshness, watch
 from agent.serve.audit import Record
 from agent.serve.connection import Answer
-from agent.serve.responses import headers, json_response
+from agent.serve.responses import AGE, CONTENT_TYPE, ETAG, GENERATION, STALE, headers, json_response
 from agent.serve.target import Target, name_of
 
 if TYPE_CHECKING:
@@ -85,13 +85,13 @@ class AppDoor:
         facts = secret.facts
         age = freshness.age(self._state)
         more = headers(
-            ("ETag", f'"{facts.version}"'),
-            ("Secrets-Generation", str(snapshot.generation)),
-            ("Age", str(int(age))),
-            ("Content-Type", facts.content_type),
+            (ETAG, f'"{facts.version}"'),
+            (GENERATION, str(snapshot.generation)),
+            (AGE, str(int(age))),
+            (CONTENT_TYPE, facts.content_type),
         )
         if name in snapshot.kept or age > self._state.config.staleness.fresh_for:
-            more["Secrets-Stale"] = "true"
+            more += ((STALE, "true"),)
         same = bool(if_none_match) and _matches(if_none_match, facts.version)
         record = Record(
             "served",
@@ -134,7 +134,7 @@ class AppDoor:
         snapshot = self._snapshot()
         readable = self._readable(snapshot, peer)
         etag = f"g{self._state.started:.0f}-{snapshot.generation}"
-        more = headers(("ETag", f'"{etag}"'), ("Secrets-Generation", str(snapshot.generation)))
+        more = headers((ETAG, f'"{etag}"'), (GENERATION, str(snapshot.generation)))
         versions: dict[str, str | None] = {name: secret.facts.version for name, secret in readable.items()}
         if _matches(if_none_match, etag):
             record = Record("served", 304, target.path, versions, snapshot.generation)

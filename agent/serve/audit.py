@@ -48,24 +48,24 @@ def caller(door: str, peer: Peer | None) -> str:
 
 def line(who: str, method: str, record: Record, now: float) -> str:
     """Return one record as it is written; ``who`` is from :func:`caller`, ``now`` is Unix time (s)."""
-    action = encode_basestring_ascii(record.action[:LONGEST_TARGET])
-    parts = [
-        f'{PREFIX} {{"time": {now:.3f}, {who}, "outcome": "{record.outcome}", "status": {record.status}',
-        f'"method": {encode_basestring_ascii(method[:16])}, "action": {action}',
-    ]
+    text = (
+        f'{PREFIX} {{"time": {now:.3f}, {who}, "outcome": "{record.outcome}", "status": {record.status}, '
+        f'"method": {encode_basestring_ascii(method[:16])}, '
+        f'"action": {encode_basestring_ascii(record.action[:LONGEST_TARGET])}'
+    )
     if record.names:
-        names = ", ".join(
+        names = [
             f'"{name}": "{version}"' if version else f'"{name}": null'
             for name, version in record.names.items()
-        )
-        parts.append(f'"secrets": {{{names}}}')
+        ]
+        text += f', "secrets": {{{", ".join(names)}}}'
     if record.generation is not None:
-        parts.append(f'"generation": {record.generation}')
+        text += f', "generation": {record.generation}'
     if record.grants:
-        parts.append(f'"grants": {list(record.grants)}')
+        text += f', "grants": [{", ".join(map(str, record.grants))}]'
     if record.reason:
-        parts.append(f'"reason": "{record.reason}"')
-    return ", ".join(parts) + "}\n"
+        text += f', "reason": "{record.reason}"'
+    return text + "}\n"
 
 
 def write(who: str, method: str, record: Record) -> None:

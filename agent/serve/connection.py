@@ -236,7 +236,14 @@ class Server(web.Server):
         assert isinstance(connection, Connection)  # noqa: S101  # __call__ made it
         wait = connection.begin()
         try:
-            answer = await self._decide(request, connection, wait)
+            try:
+                _admit(request, wait)
+                answer = await self._answer(request, connection)
+            except RequestError as error:
+                answer = _refusal(request, error)
+            except Exception as error:  # noqa: BLE001  # rule 4: fixed text; only the type is told, texts may hold values
+                _log.error("a request failed with %s", type(error).__name__)  # never a traceback
+                answer = _refusal(request, RequestError(INTERNAL))
             connection.record(request.method, answer.record)
         except OSError as error:
             _log.error("no audit record could be written: %s", error.strerror)  # never a traceback
@@ -247,21 +254,6 @@ class Server(web.Server):
             return await answer.stream(request)
         assert answer.response is not None  # noqa: S101  # one of both
         return answer.response
-
-    async def _decide(self, request: web.BaseRequest, connection: Connection, wait: float) -> Answer:
-        action = request.raw_path.partition("?")[0]
-        try:
-            _admit(request, wait)
-            return await self._answer(request, connection)
-        except RequestError as error:
-            record = _record_of(error.problem, action, error.names)
-            response = problem_response(error)
-            if error.problem is BODY_NOT_EXPECTED:
-                response.force_close()
-            return Answer(record, response)
-        except Exception as error:  # noqa: BLE001  # rule 4: fixed text; only the type is told, texts may hold values
-            _log.error("a request failed with %s", type(error).__name__)  # never a traceback
-            return Answer(_record_of(INTERNAL, action), problem_response(RequestError(INTERNAL)))
 
 
 class _Quiet(logging.Logger):
@@ -278,6 +270,13 @@ def _admit(request: web.BaseRequest, wait: float) -> None:
         raise RequestError(TOO_MANY_REQUESTS, retry_after=wait)
     if request.body_exists:
         raise RequestError(BODY_NOT_EXPECTED)
+
+
+def _refusal(request: web.BaseRequest, error: RequestError) -> Answer:
+    response = problem_response(error)
+    if error.problem is BODY_NOT_EXPECTED:
+        response.force_close()
+    return Answer(_record_of(error.problem, request.raw_path.partition("?")[0], error.names), response)
 
 
 def _record_of(problem: Problem, action: str = "", names: tuple[str, ...] = ()) -> audit.Record:

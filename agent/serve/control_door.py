@@ -22,7 +22,7 @@ from agent.serve import accounts, clock, freshness, metrics
 from agent.serve.app_door import describe
 from agent.serve.audit import Record
 from agent.serve.connection import Answer
-from agent.serve.responses import headers, json_response
+from agent.serve.responses import CONTENT_TYPE, headers, json_response
 from agent.serve.target import Target, name_of
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class ControlDoor:
             return _answer(target, self._manifest())
         if target.path == "/metrics":
             text = metrics.exposition(self._state).encode()
-            response = web.Response(body=text, headers=headers(("Content-Type", METRICS_TYPE)))
+            response = web.Response(body=text, headers=headers((CONTENT_TYPE, METRICS_TYPE)))
             return Answer(Record("served", 200, target.path, {}), response)
         raise RequestError(
             NO_SUCH_PATH, "there are /v1/status, /v1/refresh, /v1/manifest, /v1/explain and /metrics"

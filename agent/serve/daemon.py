@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import signal
 from typing import TYPE_CHECKING, Final
@@ -71,6 +72,7 @@ class Daemon:
             for warning in self._state.warnings:
                 _log.warning("%s", warning)
             _log.info("serving %s on %s", config.vps_id, config.app.socket)
+            gc.freeze()  # what the start has made stays; looking through it for garbage would slow reads
             tasks = [asyncio.create_task(self._keeper.run()), asyncio.create_task(self._systemd.watchdog())]
             stack.push_async_callback(_cancel, tasks)
             await self._stop.wait()

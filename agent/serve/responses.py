@@ -6,24 +6,31 @@ import json
 from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
-from multidict import CIMultiDict
+from multidict import istr
 
 if TYPE_CHECKING:
     from agent.core.errors import Problem, RequestError
 
-_COMMON: Final = (("Cache-Control", "no-store"), ("Server", "vps-secrets-agent"))
+Headers = tuple[tuple[str, str], ...]
+
+# istr: multidict then has no case to fold on the way of every read
+AGE: Final = istr("Age")
+CONTENT_TYPE: Final = istr("Content-Type")
+ETAG: Final = istr("ETag")
+GENERATION: Final = istr("Secrets-Generation")
+STALE: Final = istr("Secrets-Stale")
+_COMMON: Final = ((istr("Cache-Control"), "no-store"), (istr("Server"), "vps-secrets-agent"))
 
 
-def headers(*more: tuple[str, str]) -> CIMultiDict[str]:
+def headers(*more: tuple[str, str]) -> Headers:
     """Return the headers of every answer and ``more``."""
-    return CIMultiDict(_COMMON + more)
+    return _COMMON + more
 
 
-def json_response(content: object, more: CIMultiDict[str] | None = None) -> web.Response:
+def json_response(content: object, more: Headers = _COMMON) -> web.Response:
     """Return a JSON answer; ``more`` are its headers, made with :func:`headers`."""
     body = json.dumps(content, ensure_ascii=False).encode()
-    found = headers() if more is None else more
-    return web.Response(body=body, headers=found, content_type="application/json")
+    return web.Response(body=body, headers=more, content_type="application/json")
 
 
 def problem_response(error: RequestError) -> web.Response:

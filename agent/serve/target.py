@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 
 class Target:
-    """Path and parameters. Every parameter that is not asked for in :meth:`only` is refused."""
+    """Path and parameters. :meth:`allow` refuses every parameter that a path does not have."""
+
+    __slots__ = ("_parameters", "method", "path")
 
     def __init__(self, request: web.BaseRequest) -> None:
         untrusted_path, _, untrusted_query = request.raw_path.partition("?")
@@ -26,7 +28,11 @@ class Target:
         self.path = untrusted_path
         self.method = request.method
         self._parameters: dict[str, str] = {}
-        for pair in untrusted_query.split("&") if untrusted_query else ():
+        if untrusted_query:
+            self._split(untrusted_query)
+
+    def _split(self, untrusted_query: str) -> None:
+        for pair in untrusted_query.split("&"):
             key, equals, value = pair.partition("=")
             if not equals or key in self._parameters:
                 raise RequestError(BAD_PARAMETER, "parameters are written key=value, each once")
@@ -36,7 +42,7 @@ class Target:
         """Refuse another method, and parameters that this path does not have."""
         if self.method != method:
             raise RequestError(METHOD_NOT_ALLOWED, f"use {method}", allow=method)
-        if not self._parameters.keys() <= set(parameters):
+        if self._parameters and not self._parameters.keys() <= set(parameters):
             known = f"this path has {', '.join(parameters)}" if parameters else "this path has none"
             raise RequestError(BAD_PARAMETER, known)
 

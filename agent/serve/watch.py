@@ -16,7 +16,7 @@ from agent.core.access import decide
 from agent.core.errors import STOPPING, RequestError
 from agent.serve.audit import Record
 from agent.serve.connection import Answer
-from agent.serve.responses import headers, json_response
+from agent.serve.responses import CONTENT_TYPE, GENERATION, headers, json_response
 
 if TYPE_CHECKING:
     from agent.core.access import Peer
@@ -56,7 +56,7 @@ async def answer(state: State, target: Target, connection: Connection, *, stream
     generation = _generation(state)
     if changed is None:
         record = Record("served", 204, target.path, {}, generation)
-        more = headers(("Secrets-Generation", str(generation)))
+        more = headers((GENERATION, str(generation)))
         return Answer(record, web.Response(status=204, headers=more))
     record = Record("served", 200, target.path, _versions(state, changed), generation)
     return Answer(record, json_response({"generation": generation, "changed": changed}))
@@ -105,7 +105,7 @@ async def _stream(
     state: State, connection: Connection, peer: Peer, after: int, request: web.BaseRequest
 ) -> web.StreamResponse:
     """Write server-sent events (WHATWG HTML, 9.2) until the caller has gone or the agent stops."""
-    response = web.StreamResponse(headers=headers(("Content-Type", "text/event-stream")))
+    response = web.StreamResponse(headers=headers((CONTENT_TYPE, "text/event-stream")))
     response.force_close()
     await response.prepare(request)
     state.traffic.watchers += 1
