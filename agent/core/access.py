@@ -49,10 +49,13 @@ class Grant:
     unit: str | None = None
     uid: int | None = None
     gid: int | None = None
+    decision: Decision = field(init=False, repr=False, compare=False)
+    """What :func:`decide` says where this grant allows; made once, since every read asks."""
     _pattern: re.Pattern[str] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_pattern", _compile(self.secrets))
+        object.__setattr__(self, "decision", Decision(allowed=True, grant=self))
 
     def mismatch(self, peer: Peer) -> str | None:
         """Return why this caller is not meant by the grant, or None if it is."""
@@ -92,7 +95,7 @@ class Decision(NamedTuple):
     grant: Grant | None = None
 
 
-_DENIED = Decision(False)  # noqa: FBT003  # as above
+_DENIED = Decision(allowed=False)
 
 
 def decide(peer: Peer | None, name: SecretName, grants: tuple[Grant, ...]) -> Decision:
@@ -100,7 +103,7 @@ def decide(peer: Peer | None, name: SecretName, grants: tuple[Grant, ...]) -> De
     if peer is not None:
         for grant in grants:
             if grant.covers(name) and grant.mismatch(peer) is None:
-                return Decision(True, grant)  # noqa: FBT003  # a result's first field
+                return grant.decision
     return _DENIED
 
 

@@ -27,7 +27,16 @@ from agent.core.errors import (
 from agent.serve import clock, freshness, watch
 from agent.serve.audit import Record
 from agent.serve.connection import Answer
-from agent.serve.responses import AGE, CONTENT_TYPE, ETAG, GENERATION, STALE, headers, json_response
+from agent.serve.responses import (
+    AGE,
+    CONTENT_TYPE,
+    ETAG,
+    GENERATION,
+    IF_NONE_MATCH,
+    STALE,
+    headers,
+    json_response,
+)
 from agent.serve.target import Target, name_of
 
 if TYPE_CHECKING:
@@ -61,11 +70,11 @@ class AppDoor:
         if connection.peer is None:
             raise RequestError(NO_PEER)
         if target.path.startswith(_SECRETS):
-            return self._secret(target, connection.peer, request.headers.get("If-None-Match", ""))
+            return self._secret(target, connection.peer, request.headers.get(IF_NONE_MATCH, ""))
         if target.path == "/v1/secrets":
             return self._list(target, connection.peer)
         if target.path == "/v1/bundle":
-            return self._bundle(target, connection.peer, request.headers.get("If-None-Match", ""))
+            return self._bundle(target, connection.peer, request.headers.get(IF_NONE_MATCH, ""))
         if target.path == "/v1/watch":
             streams = "text/event-stream" in request.headers.get("Accept", "")
             return await watch.answer(self._state, target, connection, streams=streams)

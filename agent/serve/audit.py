@@ -51,14 +51,8 @@ def line(who: str, method: str, record: Record, now: float) -> str:
     text = (
         f'{PREFIX} {{"time": {now:.3f}, {who}, "outcome": "{record.outcome}", "status": {record.status}, '
         f'"method": {encode_basestring_ascii(method[:16])}, '
-        f'"action": {encode_basestring_ascii(record.action[:LONGEST_TARGET])}'
+        f'"action": {encode_basestring_ascii(record.action[:LONGEST_TARGET])}{_names(record.names)}'
     )
-    if record.names:
-        names = [
-            f'"{name}": "{version}"' if version else f'"{name}": null'
-            for name, version in record.names.items()
-        ]
-        text += f', "secrets": {{{", ".join(names)}}}'
     if record.generation is not None:
         text += f', "generation": {record.generation}'
     if record.grants:
@@ -66,6 +60,13 @@ def line(who: str, method: str, record: Record, now: float) -> str:
     if record.reason:
         text += f', "reason": "{record.reason}"'
     return text + "}\n"
+
+
+def _names(names: Mapping[str, str | None]) -> str:
+    if not names:
+        return ""
+    pairs = [f'"{name}": "{version}"' if version else f'"{name}": null' for name, version in names.items()]
+    return f', "secrets": {{{", ".join(pairs)}}}'
 
 
 def write(who: str, method: str, record: Record) -> None:

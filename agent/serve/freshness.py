@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def age(state: State) -> float:
     """Return the seconds since Barbican last agreed with what is held."""
     confirmed = state.store.health.confirmed
-    return max(0.0, clock.boot() - (state.started if confirmed is None else confirmed))
+    return clock.boot() - (state.started if confirmed is None else confirmed)
 
 
 def is_stale(state: State, name: SecretName) -> bool:

@@ -18,6 +18,7 @@ AGE: Final = istr("Age")
 CONTENT_TYPE: Final = istr("Content-Type")
 ETAG: Final = istr("ETag")
 GENERATION: Final = istr("Secrets-Generation")
+IF_NONE_MATCH: Final = istr("If-None-Match")
 STALE: Final = istr("Secrets-Stale")
 _COMMON: Final = ((istr("Cache-Control"), "no-store"), (istr("Server"), "vps-secrets-agent"))
 
