@@ -46,9 +46,8 @@ def grants_of(rules: tuple[GrantRule, ...]) -> tuple[Grant, ...]:
 
 
 def unmatched(grants: tuple[Grant, ...]) -> tuple[str, ...]:
-    """Return a warning for each grant that matches nobody: it names what does not exist, or a unit."""
-    units = tuple(f"{grant} matches nobody: units are not looked up yet" for grant in grants if grant.unit)
-    return units + tuple(
+    """Return a warning for each grant that names a user or group which does not exist."""
+    return tuple(
         f"{grant} matches nobody: its {kind} does not exist on this machine"
         for grant in grants
         for kind, name, number in (("user", grant.user, grant.uid), ("group", grant.group, grant.gid))

@@ -43,7 +43,8 @@ def caller(door: str, peer: Peer | None) -> str:
     """Return the part of a line that is the same for every request of a connection."""
     if peer is None:
         return f'"door": "{door}"'
-    return f'"door": "{door}", "uid": {peer.uid}, "gid": {peer.gid}, "pid": {peer.pid}'
+    who = f'"door": "{door}", "uid": {peer.uid}, "gid": {peer.gid}, "pid": {peer.pid}'
+    return who if peer.unit is None else f'{who}, "unit": {encode_basestring_ascii(peer.unit)}'
 
 
 def line(who: str, method: str, record: Record, now: float) -> str:

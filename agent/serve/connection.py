@@ -61,6 +61,7 @@ class Connection(web.RequestHandler):
         "_head_bytes",
         "_timer",
         "_traffic",
+        "_wants_unit",
         "_who",
         "gone",
         "peer",
@@ -71,6 +72,7 @@ class Connection(web.RequestHandler):
         self._crowd = server.crowd
         self._traffic = server.traffic
         self._door = server.door
+        self._wants_unit = server.wants_unit
         self._timer: asyncio.TimerHandle | None = None
         self._deadline: float | None = None
         self._who = ""
@@ -83,7 +85,7 @@ class Connection(web.RequestHandler):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the peer, count the connection, refuse it where there are too many."""
         super().connection_made(transport)
-        self.peer = peer.of(transport)
+        self.peer = peer.of(transport, with_unit=self._wants_unit())
         self._who = audit.caller(self._door, self.peer)
         self._counted = self._crowd.enter(self.peer.uid if self.peer else -1)
         if self._counted:
@@ -210,8 +212,11 @@ class Server(web.Server):
         door: str,
         crowd: Crowd,
         traffic: Traffic,
+        wants_unit: Callable[[], bool] = lambda: False,
     ) -> None:
+        """``wants_unit`` tells whether a grant names a unit, so that a caller's must be looked up."""
         super().__init__(self._handle)
+        self.wants_unit: Final = wants_unit
         self.door: Final = door
         self.crowd: Final = crowd
         self.traffic: Final = traffic

@@ -84,7 +84,10 @@ class Daemon:
     def _app_server(self) -> Server:
         state = self._state
         crowd = Crowd(state.config.app.limits)
-        return Server(AppDoor(state).answer, app_door.NAME, crowd, state.traffic)
+        return Server(AppDoor(state).answer, app_door.NAME, crowd, state.traffic, self._wants_unit)
+
+    def _wants_unit(self) -> bool:
+        return any(grant.unit for grant in self._state.grants)
 
     def _control_server(self) -> Server:
         state = self._state

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import select
 import socket
 import struct
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from agent.core.access import Peer
@@ -13,11 +16,12 @@ if TYPE_CHECKING:
 
 _UCRED: Final = struct.Struct("iII")  # struct ucred: pid, uid, gid
 _SO_PEERGROUPS: Final = 59  # asm-generic/socket.h; Linux 4.13 and newer
+_SO_PEERPIDFD: Final = 77
 _MOST_GROUPS: Final = 65536  # NGROUPS_MAX
 _NOBODY: Final = 0xFFFFFFFF  # what SO_PEERCRED says where there are no credentials
 
 
-def of(transport: BaseTransport) -> Peer | None:
+def of(transport: BaseTransport, *, with_unit: bool = False) -> Peer | None:
     """Return the caller of a connection, or None where the kernel does not tell: then all is denied."""
     connection = transport.get_extra_info("socket")
     if connection is None:
@@ -31,7 +35,7 @@ def of(transport: BaseTransport) -> Peer | None:
         return None
     if _NOBODY in (uid, gid):
         return None
-    return Peer(pid, uid, gid, groups | {gid})
+    return Peer(pid, uid, gid, groups | {gid}, _unit(connection, pid) if with_unit else None)
 
 
 def _groups(connection: socket.socket) -> frozenset[int]:
@@ -46,3 +50,51 @@ def _groups(connection: socket.socket) -> frozenset[int]:
             raise
         return frozenset(struct.unpack(f"{len(raw) // size}I", raw))
     return frozenset()
+
+
+def _unit(connection: socket.socket, pid: int) -> str | None:
+    """Return the systemd unit of the process that connected, or None where it has ended or is in none.
+
+    A pid may be given to another process while we look: a pidfd of the very process (SO_PEERPIDFD, Linux 6.5)
+    tells afterwards whether it still lives; before 6.5 its start time must be the same before and after.
+    """
+    try:
+        pidfd = connection.getsockopt(socket.SOL_SOCKET, _SO_PEERPIDFD)
+    except OSError:
+        started = _started(pid)
+        unit = unit_in(_read(pid, "cgroup"))
+        return unit if started is not None and started == _started(pid) else None
+    try:
+        unit = unit_in(_read(pid, "cgroup"))
+        # pidfd_open(2): readable as soon as the process has ended
+        ended, _, _ = select.select([pidfd], [], [], 0)
+    finally:
+        os.close(pidfd)
+    return None if ended else unit
+
+
+def unit_in(cgroups: str) -> str | None:
+    """Return the system unit of a ``/proc/PID/cgroup`` (cgroups(7)): the first component that is no slice.
+
+    A user's own units are below ``user@UID.service``, which is what they count as: anybody may give them any
+    name.
+    """
+    for line in cgroups.splitlines():
+        hierarchy, _, path = line.partition("::")
+        if hierarchy == "0":
+            parts = [part.removeprefix("_") for part in path.split("/") if part]
+            return next((part for part in parts if not part.endswith(".slice")), None)
+    return None
+
+
+def _read(pid: int, name: str) -> str:
+    try:
+        return Path(f"/proc/{pid}/{name}").read_text()
+    except OSError:
+        return ""
+
+
+def _started(pid: int) -> str | None:
+    """Return field 22 of ``/proc/PID/stat`` (proc(5)); the second may hold anything but is in parentheses."""
+    fields = _read(pid, "stat").rpartition(")")[2].split()
+    return fields[19] if len(fields) > 19 else None  # noqa: PLR2004  # 22, less the two before the parenthesis
