@@ -162,7 +162,7 @@ class Demo:
             f"curl --silent --unix-socket {control} http://localhost/v1/status",
             f"curl --silent --unix-socket {control} -X POST http://localhost/v1/refresh",
             f"curl --silent --unix-socket {control} http://localhost/metrics",
-            f"build/venv/bin/python -m agent.cli --control-socket {control} status",
+            f"build/venv/bin/vps-secrets status --control-socket {control}",
         ):
             print(f"  {line}", flush=True)
         with contextlib.suppress(KeyboardInterrupt):
