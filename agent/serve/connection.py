@@ -50,7 +50,10 @@ class Answer(NamedTuple):
 
 
 class Connection(web.RequestHandler):
-    """A connection. ``peer`` is who made it, ``gone`` is set when it is lost or half-closed."""
+    """A connection. ``peer`` is who made it, ``gone`` is set when it is lost or half-closed.
+
+    ``crowded`` tells that so much came at once that a head may be in it which is larger than allowed.
+    """
 
     __slots__ = (
         "_counted",
@@ -63,6 +66,7 @@ class Connection(web.RequestHandler):
         "_traffic",
         "_wants_unit",
         "_who",
+        "crowded",
         "gone",
         "peer",
     )
@@ -80,6 +84,7 @@ class Connection(web.RequestHandler):
         self._half_closed = False
         self._head_bytes = 0
         self.peer: Peer | None = None
+        self.crowded = False
         self.gone = asyncio.Event()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -111,6 +116,8 @@ class Connection(web.RequestHandler):
         if not self._counted:
             return
         complete = self._request_count
+        if self._head_bytes + len(data) > self._crowd.limits.header_bytes:
+            self.crowded = True
         super().data_received(data)
         if self._request_count != complete:
             self._head_bytes = 0
@@ -128,6 +135,11 @@ class Connection(web.RequestHandler):
         self.gone.set()  # a watcher that closes its half can't be told from one that has left
         idle = self._waiter is not None and not self._waiter.done()
         return bool(self._messages) or (self._request_count > 0 and not idle)
+
+    @property
+    def header_bytes(self) -> int:
+        """How large a request's head may be."""
+        return self._crowd.limits.header_bytes
 
     def begin(self) -> float:
         """A request's head is complete: no timer runs while it is answered. Return the wait its uid owes."""
@@ -242,7 +254,7 @@ class Server(web.Server):
         wait = connection.begin()
         try:
             try:
-                _admit(request, wait)
+                _admit(request, connection, wait)
                 answer = await self._answer(request, connection)
             except RequestError as error:
                 answer = _refusal(request, error)
@@ -270,7 +282,14 @@ class _Quiet(logging.Logger):
         return False
 
 
-def _admit(request: web.BaseRequest, wait: float) -> None:
+def _admit(request: web.BaseRequest, connection: Connection, wait: float) -> None:
+    """Refuse what no door takes; aiohttp's releases differ in which of this they refuse themselves."""
+    if request.version.major != 1:
+        raise RequestError(BAD_REQUEST)
+    if connection.crowded:
+        head = sum(len(key) + len(value) + 4 for key, value in request.raw_headers)
+        if head > connection.header_bytes:
+            raise RequestError(HEADERS_TOO_LARGE)
     if wait:
         raise RequestError(TOO_MANY_REQUESTS, retry_after=wait)
     if request.body_exists:
@@ -279,7 +298,7 @@ def _admit(request: web.BaseRequest, wait: float) -> None:
 
 def _refusal(request: web.BaseRequest, error: RequestError) -> Answer:
     response = problem_response(error)
-    if error.problem is BODY_NOT_EXPECTED:
+    if error.problem in {BODY_NOT_EXPECTED, BAD_REQUEST, HEADERS_TOO_LARGE}:
         response.force_close()
     return Answer(_record_of(error.problem, request.raw_path.partition("?")[0], error.names), response)
 
