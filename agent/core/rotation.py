@@ -130,12 +130,7 @@ def reads_doubles(held: Mapping[SecretName, Facts], progress: Progress, now: Mom
 
     Only when the outcome would be used: at the first start, and when a rotation does not come to its end.
     """
-    return (
-        not held
-        or any(now.boot - since >= SETTLE_S for since in progress.unsettled.values())
-        # earlier than it is used, so that the longest wait ends on a reading that has tried everything
-        or _waited(progress.waiting_since, now) >= LONGEST_WAIT_S - SETTLE_S
-    )
+    return not held or any(now.boot - since >= SETTLE_S for since in progress.unsettled.values())
 
 
 def known(held: Mapping[SecretName, Facts], now: Moment) -> frozenset[Version]:

@@ -434,6 +434,15 @@ def test_a_wall_clock_that_was_wrong_for_a_while_drops_nothing() -> None:
     assert (step.versions, step.dropped) == (None, {})
 
 
+def test_an_expired_secret_stays_while_its_successor_may_only_have_failed() -> None:
+    """One 404 among the answers is not enough."""
+    m = Machine("A1", expires=EXPIRES)
+    m.at(100).read("A1", "A2", A1=ABSENT, A2=FAILED)
+    assert m.serves == ["A1"]
+    m.at(200).read("A1", "A2", A1=ABSENT)
+    assert m.serves == ["A2"]
+
+
 # --- 403, 401 ---
 
 
@@ -485,6 +494,16 @@ def test_a_refused_payload_is_served_for_its_grace_then_dropped() -> None:
     assert step.dropped == {"A": "access to its payload was taken away"}
     step = m.at(600).read("A2", "B2", A2=DENIED)
     assert (m.serves, told(step.pending), step.dropped) == (["B2"], "A", {})
+
+
+def test_an_entry_that_goes_does_not_end_the_refusal_of_its_payload() -> None:
+    """Barbican, away before the second reading without the entry, would keep it served."""
+    m = Machine("A1", policy=Policy(revocation_grace=500))
+    m.at(0).read("A2", A2=DENIED)
+    m.at(490).read()
+    m.at(495).fail(AWAY)
+    m.at(500).look()
+    assert m.serves == []
 
 
 def test_a_refused_payload_is_dropped_also_while_another_name_rotates() -> None:
