@@ -7,6 +7,7 @@ Invariants: a :class:`SecretName` has passed :func:`parse_name`; a payload is re
 
 from __future__ import annotations
 
+import functools
 import re
 import uuid
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 _VPS_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
+@functools.lru_cache(maxsize=1024)  # every read asks, and a VPS has a handful
 def parse_name(untrusted_name: str) -> SecretName | None:
     """Return the name if it is one (``[A-Za-z0-9][A-Za-z0-9._-]{0,199}``), else None."""
     return SecretName(untrusted_name) if _NAME.fullmatch(untrusted_name) else None

@@ -49,25 +49,22 @@ def caller(door: str, peer: Peer | None) -> str:
 
 def line(who: str, method: str, record: Record, now: float) -> str:
     """Return one record as it is written; ``who`` is from :func:`caller`, ``now`` is Unix time (s)."""
-    text = (
+    names = ""
+    for name, version in record.names.items():
+        pair = f'"{name}": "{version}"' if version else f'"{name}": null'
+        names = f"{names}, {pair}" if names else pair
+    more = f', "secrets": {{{names}}}' if names else ""
+    if record.generation is not None:
+        more = f'{more}, "generation": {record.generation}'
+    if record.grants:
+        more = f'{more}, "grants": [{", ".join(map(str, record.grants))}]'
+    if record.reason:
+        more = f'{more}, "reason": "{record.reason}"'
+    return (
         f'{PREFIX} {{"time": {now:.3f}, {who}, "outcome": "{record.outcome}", "status": {record.status}, '
         f'"method": {encode_basestring_ascii(method[:16])}, '
-        f'"action": {encode_basestring_ascii(record.action[:LONGEST_TARGET])}{_names(record.names)}'
+        f'"action": {encode_basestring_ascii(record.action[:LONGEST_TARGET])}{more}}}\n'
     )
-    if record.generation is not None:
-        text += f', "generation": {record.generation}'
-    if record.grants:
-        text += f', "grants": [{", ".join(map(str, record.grants))}]'
-    if record.reason:
-        text += f', "reason": "{record.reason}"'
-    return text + "}\n"
-
-
-def _names(names: Mapping[str, str | None]) -> str:
-    if not names:
-        return ""
-    pairs = [f'"{name}": "{version}"' if version else f'"{name}": null' for name, version in names.items()]
-    return f', "secrets": {{{", ".join(pairs)}}}'
 
 
 def write(who: str, method: str, record: Record) -> None:

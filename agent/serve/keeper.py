@@ -180,8 +180,7 @@ class Keeper:
         held, now = self._store.held(), clock.moment()
         request = wire.Request(
             nonce=secrets.token_hex(16),
-            # an expired version is read again, since only Barbican's 404 tells that it is gone
-            known=frozenset(f.version for f in held.values() if f.expires is None or f.expires > now.wall),
+            known=rotation.known(held, now),
             reads_doubles=rotation.reads_doubles(held, self._progress, now),
             timeout=self._state.config.fetch.timeout,
             token_state=self._store.token_state(),
@@ -196,6 +195,7 @@ class Keeper:
         changed = self._apply(step, read, now)
         health = self._store.health
         health.failure, health.failures, health.confirmed = None, 0, step.progress.confirmed
+        health.warnings = _unfinished(step)
         self._plan(self._until_next(step, now))
         return changed, None
 
@@ -260,3 +260,16 @@ class Keeper:
 
     def _generation(self) -> int | None:
         return self._store.snapshot.generation if self._store.snapshot else None
+
+
+def _unfinished(step: rotation.Step) -> tuple[str, ...]:
+    """Return a warning for each rotation that was published although its old entry is still there."""
+    if step.versions is None or not step.double:
+        return ()
+    warnings = tuple(
+        f"{name} stands in the container twice; the newest is served: remove the old entry"
+        for name in sorted(step.double)
+    )
+    for warning in warnings:
+        _log.warning("%s", warning)
+    return warnings

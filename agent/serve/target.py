@@ -7,13 +7,19 @@ or an attempt, and it is refused before any look-up.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final
 
 from agent.core.errors import BAD_NAME, BAD_PARAMETER, BAD_REQUEST, METHOD_NOT_ALLOWED, RequestError
 from agent.core.secret import SecretName, parse_name
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from aiohttp import web
+
+
+_NO_PARAMETERS: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 class Target:
@@ -27,16 +33,7 @@ class Target:
             raise RequestError(BAD_REQUEST, "the request target must be a path")
         self.path = untrusted_path
         self.method = request.method
-        self._parameters: dict[str, str] = {}
-        if untrusted_query:
-            self._split(untrusted_query)
-
-    def _split(self, untrusted_query: str) -> None:
-        for pair in untrusted_query.split("&"):
-            key, equals, value = pair.partition("=")
-            if not equals or key in self._parameters:
-                raise RequestError(BAD_PARAMETER, "parameters are written key=value, each once")
-            self._parameters[key] = value
+        self._parameters = _split(untrusted_query) if untrusted_query else _NO_PARAMETERS
 
     def allow(self, method: str, *parameters: str) -> None:
         """Refuse another method, and parameters that this path does not have."""
@@ -71,6 +68,16 @@ class Target:
         if not 0 <= seconds < math.inf:
             raise RequestError(BAD_PARAMETER, f"{key} must be a number of seconds")
         return min(seconds, most)
+
+
+def _split(untrusted_query: str) -> dict[str, str]:
+    parameters: dict[str, str] = {}
+    for pair in untrusted_query.split("&"):
+        key, equals, value = pair.partition("=")
+        if not equals or key in parameters:
+            raise RequestError(BAD_PARAMETER, "parameters are written key=value, each once")
+        parameters[key] = value
+    return parameters
 
 
 def name_of(untrusted_name: str) -> SecretName:

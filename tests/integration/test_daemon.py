@@ -282,3 +282,25 @@ def test_check_config(tmp_path: Path) -> None:
     assert _run("--config", str(bad)).returncode == 78
     assert _run("--nonsense").returncode == 2
     assert _run("--version").stdout.startswith("vps-secrets-agent ")
+
+
+def test_a_name_that_stands_twice_at_first_start_is_served_and_told() -> None:
+    """The newest of both at once, with a warning until the old entry is removed."""
+    made = Faulty()
+    made.world.put("A", b"canary-two")
+    with made.agent as agent:
+        agent.start().until_ready()
+        assert [w for w in agent.status()["warnings"] if w.startswith("A stands in the container twice")]
+        made.world.rotate("A", b"canary-three")
+        made.again()
+        assert not [w for w in agent.status()["warnings"] if "twice" in w]
+
+
+def test_a_pair_waits_until_it_is_whole(faulty: Faulty) -> None:
+    """While a name stands twice nothing changes, and the next reading comes soon."""
+    faulty.world.put("A", b"canary-two")
+    faulty.again()
+    assert faulty.agent.get("/v1/secrets/A").body == b"canary-one"
+    assert faulty.agent.status()["nextAttemptIn"] <= 2.1
+    faulty.world.entries = faulty.world.entries[1:]
+    faulty.agent.until(lambda: faulty.agent.get("/v1/secrets/A").body == b"canary-two")
