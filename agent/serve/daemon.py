@@ -14,7 +14,7 @@ import signal
 from typing import TYPE_CHECKING, Final
 
 from agent.config import load
-from agent.core.errors import ConfigurationError
+from agent.core.errors import ConfigurationError, Mistake
 from agent.serve import accounts, app_door, clock, control_door, fetching, freshness, journal
 from agent.serve.app_door import AppDoor
 from agent.serve.connection import Server
@@ -106,7 +106,7 @@ class Daemon:
         self._systemd.reloading()
         health = self._state.store.health
         try:
-            config = load(self._state.config.path)
+            config = self._same_vps(load(self._state.config.path))
         except ConfigurationError as error:
             health.configuration_error = str(error)
             _log.error("reload refused, the configuration in force stays: %s", error)  # no traceback
@@ -119,6 +119,22 @@ class Daemon:
                 _log.warning("%s", warning)
             _log.info("configuration loaded again: %d grants", len(config.grants))
         self._keeper.ask()
+
+    def _same_vps(self, config: Config) -> Config:
+        """Refuse a reload that makes this the agent of another VPS: what is held is not that one's."""
+        now = self._state.config
+        changed = [
+            key
+            for key, differs in (
+                ("vps_id", config.vps_id != now.vps_id),
+                ("container", config.container.id != now.container.id),
+            )
+            if differs
+        ]
+        if changed:
+            expected = "can't be changed by a reload: restart the agent"
+            raise ConfigurationError(tuple(Mistake(str(config.path), key, expected) for key in changed))
+        return config
 
     def _needs_restart(self, config: Config) -> tuple[str, ...]:
         """Return what a reload can't change."""

@@ -199,6 +199,17 @@ def test_a_reload_takes_new_grants_and_refuses_bad_ones(faulty: Faulty) -> None:
     assert faulty.agent.get("/v1/secrets/A").status == 200
 
 
+def test_a_reload_can_not_make_it_another_vps(faulty: Faulty) -> None:
+    """What is held is not the other one's."""
+    good = faulty.agent.configuration.read_text()
+    faulty.agent.write(good.replace("vps-prod-001", "vps-prod-002"))
+    faulty.again()
+    status = faulty.agent.status()
+    assert "vps_id: can't be changed by a reload" in status["configurationError"]
+    assert status["vpsId"] == "vps-prod-001"
+    assert faulty.agent.get("/v1/secrets/A").body == b"canary-one"
+
+
 def test_a_reload_says_what_needs_a_restart(faulty: Faulty) -> None:
     """Sockets are made once."""
     good = faulty.agent.configuration.read_text()
