@@ -181,16 +181,24 @@ class Config:
     grants: tuple[GrantRule, ...]
 
 
-def load(path: Path) -> Config:
+NOT_FETCH: Final = frozenset({"app", "control", "grant", "rotation", "staleness", "log"})
+"""Tables of which the fetch program needs nothing."""
+
+
+def load(path: Path, *, passing_over: frozenset[str] = frozenset()) -> Config:
     """Return the checked configuration.
+
+    Mistakes in the tables ``passing_over`` are none to this caller, which gets defaults there: a typing error
+    in a grant must not stop the reading of secrets while serve goes on with the configuration before it.
 
     Raises:
         ConfigurationError: the file can't be read, or anything in it is wrong; carries every mistake.
     """
     mistakes = Mistakes(path)
     config = _config(Table(_values(path, mistakes), "", mistakes), path)
-    if mistakes.found:
-        raise ConfigurationError(tuple(mistakes.found))
+    found = tuple(m for m in mistakes.found if re.split(r"[. ]", m.key)[0] not in passing_over)
+    if found:
+        raise ConfigurationError(found)
     return config
 
 

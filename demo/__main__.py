@@ -50,9 +50,7 @@ class Demo:
             self._stack.enter_context(self._cloud)
         for vps_id in (FIRST, SECOND):
             values = {name: generate_value(name) for name in DEMO_NAMES}
-            with screen.step(
-                f"provision {vps_id}: account, container, {len(values)} secrets, no person involved"
-            ):
+            with screen.step(f"provision {vps_id}: account, container, {len(values)} secrets"):
                 self._vps[vps_id] = self._cloud.vps(vps_id, values)
             if vps_id == FIRST:
                 self._values = values
@@ -180,6 +178,8 @@ def main() -> int:
     parser.add_argument("--keep", action="store_true", help="leave it running and print what to try")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    # a shell starts what runs in the background with SIGINT ignored
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with contextlib.ExitStack() as stack:
         demo = Demo(stack)
         demo.run()

@@ -48,7 +48,7 @@ def main(arguments: list[str] | None = None) -> int:
         return EXIT_FAILED
     began = time.monotonic()
     try:
-        config = configuration.load(path)
+        config = configuration.load(path, passing_over=configuration.NOT_FETCH)
     except ConfigurationError as error:
         LOG.error("%s", error)  # noqa: TRY400  # every mistake, no value, no traceback
         return EXIT_CONFIGURATION if _write(_misconfigured(request, path)) else EXIT_FAILED

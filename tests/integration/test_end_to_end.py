@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import signal
 from typing import TYPE_CHECKING
 
 import pytest
@@ -94,3 +95,15 @@ def test_access_taken_away_is_told_and_given_back(cloud: Cloud) -> None:
         cloud.deployment.restore(vps)
         agent.until(lambda: agent.ask_control("/v1/refresh", "POST").status == 200)
         assert digest(agent.get("/v1/secrets/A").body) == digest(b"a-value")
+
+
+def test_a_refused_reload_does_not_stop_the_readings(cloud: Cloud) -> None:
+    """A typing error in a grant: the former grants stay in force, and a rotation still arrives."""
+    vps = cloud.vps("vps-e2e-004", {"A": b"a-value"})
+    with Agent(lambda directory: cloud.configuration(vps, directory, GRANT)) as agent:
+        agent.start().until_ready()
+        agent.write(agent.configuration.read_text() + "polll = 3\n")
+        cloud.deployment.rotate(vps, {"A": b"a-new-value"})
+        agent.signal(signal.SIGHUP)
+        agent.until(lambda: digest(agent.get("/v1/secrets/A").body) == digest(b"a-new-value"))
+        assert "polll: is not a key of this table" in agent.status()["configurationError"]

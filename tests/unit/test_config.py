@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from agent.config import Config, Method, load
+from agent.config import NOT_FETCH, Config, Method, load
 from agent.config_table import duration, url
 from agent.core.errors import ConfigurationError
 
@@ -205,6 +205,17 @@ def test_durations(text: str, seconds: float | None) -> None:
 def test_urls_to_which_no_credential_is_sent(text: str) -> None:
     """Clear text, embedded users, and what is no URL."""
     assert url(text) is None
+
+
+def test_mistakes_elsewhere_are_passed_over(tmp_path: Path) -> None:
+    """Fetch reads on although a grant or a socket is wrong; its own tables must be right."""
+    path = tmp_path / "agent.toml"
+    path.write_text(f'{HEAD}{LOGIN}[app]\nmode = "x"\n[app.limits]\nx = 1\n[[grant]]\npolll = 3\n')
+    assert load(path, passing_over=NOT_FETCH).vps_id == "vps-prod-001"
+    path.write_text(f'{HEAD}{LOGIN}regio = "x"\n[[grant]]\npolll = 3\n')
+    with pytest.raises(ConfigurationError) as caught:
+        load(path, passing_over=NOT_FETCH)
+    assert [mistake.key for mistake in caught.value.mistakes] == ["keystone.regio"]
 
 
 _values = st.recursive(
