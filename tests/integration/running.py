@@ -102,8 +102,8 @@ class Agent:
         end = time.monotonic() + seconds
         while not condition():
             ended = self.process is not None and self.process.poll() is not None
-            assert not ended, f"the agent ended:\n{self.log}"
-            assert time.monotonic() < end, f"waited {seconds} s in vain:\n{self.log[-3000:]}"
+            assert not ended, f"the agent ended:\n{self.journal}"
+            assert time.monotonic() < end, f"waited {seconds} s in vain:\n{self.journal}"
             time.sleep(0.02)
 
     def until_ready(self) -> Self:
@@ -135,6 +135,11 @@ class Agent:
     def log(self) -> str:
         """Everything that it wrote."""
         return self._log.read_text()
+
+    @property
+    def journal(self) -> str:
+        """The end of what it wrote, less the audit records, for a failing test to show."""
+        return "\n".join(line for line in self.log.splitlines() if not line.startswith("audit "))[-5000:]
 
     def audit(self, door: str = "app") -> list[dict[str, Any]]:
         """Return the audit records of one door."""
