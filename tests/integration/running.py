@@ -67,13 +67,16 @@ class Response:
 class Agent:
     """One run of ``python -m agent.serve``. Its directory is readable by others, as /run/vps-secrets is."""
 
-    def __init__(self, configuration: str | Callable[[Path], str]) -> None:
+    def __init__(
+        self, configuration: str | Callable[[Path], str], environ: dict[str, str] | None = None
+    ) -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="vsa-"))
         self.directory.chmod(0o755)
         self.app = self.directory / "app.sock"
         self.control = self.directory / "control.sock"
         self.configuration = self.directory / "agent.toml"
         self._text = configuration
+        self._environ = environ or {}
         self._log = self.directory / "log"
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -89,6 +92,7 @@ class Agent:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "agent.serve", "--config", str(self.configuration)],
                 cwd=ROOT,
+                env=os.environ | self._environ,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

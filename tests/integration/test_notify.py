@@ -1,0 +1,51 @@
+"""What systemd is told (sd_notify(3)), on a real datagram socket."""
+
+from __future__ import annotations
+
+import signal
+import socket
+from typing import TYPE_CHECKING
+
+from agent.core.errors import Failure, Fault, Step
+from tests.fakes.fetch_server import World
+from tests.integration.running import Agent, fake_configuration
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+GRANT = '[[grant]]\nuser = "root"\nsecrets = ["*"]\n'
+
+
+def test_readiness_status_reload_watchdog_and_end(tmp_path: Path) -> None:
+    """Ready only when there is something to serve; a reload ends with its reading; the watchdog is fed."""
+    world = World()
+    world.put("A", b"canary")
+    world.failure = Failure(Step.BARBICAN, Fault.TRANSIENT, "to read the container", "wait", 503)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(tmp_path / "notify"))
+        systemd.settimeout(20)
+        told: list[str] = []
+
+        def until(*words: str) -> str:
+            """Read on until a message carries all of the words; return it."""
+            while True:
+                told.append(systemd.recv(65536).decode())
+                if all(word in told[-1] for word in words):
+                    return told[-1]
+
+        environ = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "400000"}
+        with Agent(lambda directory: fake_configuration(directory, world, GRANT)[1], environ) as agent:
+            agent.start()
+            failed = until("STATUS=starting", "Barbican failed (HTTP 503)")
+            assert "READY=1" not in failed
+            world.failure = None
+            until("READY=1", "STATUS=ready; generation 1, 1 secrets")
+            until("WATCHDOG=1")
+            agent.signal(signal.SIGHUP)
+            until("RELOADING=1", "MONOTONIC_USEC=")
+            until("READY=1")
+            agent.signal(signal.SIGTERM)
+            until("STOPPING=1")
+            assert agent.process is not None
+            assert agent.process.wait(20) == 0
+        assert ("canary" in "".join(told)) is False
