@@ -56,6 +56,13 @@ def failure(found: dict[str, Any]) -> Iterator[str]:
     yield f"what to do:   {clean(found.get('advice'))}"
 
 
+def _memory(memory: dict[str, Any]) -> str:
+    if not memory.get("kind"):
+        return "empty"
+    keeps = "a restart keeps it" if memory.get("kept") else f"a restart loses it: {memory.get('whyNotKept')}"
+    return f"{memory.get('kind')}, {memory.get('bytes')} B; {keeps}"
+
+
 def status(content: dict[str, Any]) -> Iterator[str]:
     """Yield the status document."""
     agent, cycles = content.get("agent") or {}, content.get("cycles") or {}
@@ -74,7 +81,7 @@ def status(content: dict[str, Any]) -> Iterator[str]:
             "cycles",
             f"{total}, of them {failed} failed, {in_a_row} in a row",
         ),
-        ("memory", f"{memory.get('kind')}, {memory.get('bytes')} B"),
+        ("memory", _memory(memory)),
         ("watchers", str(content.get("watchers"))),
     )
     yield from table((f"  {key}", text) for key, text in facts)

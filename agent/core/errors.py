@@ -142,7 +142,7 @@ UNAVAILABLE = Problem(
 TOO_MANY_CONNECTIONS = Problem(
     503, "too-many-connections", "The socket's connection limit is reached", "not-ready"
 )
-STOPPING = Problem(503, "stopping", "The agent is stopping", "not-ready")
+NOT_CONFIGURED = Problem(503, "not-configured", "The agent has no valid configuration yet", "not-ready")
 REFRESH_FAILED = Problem(502, "refresh-failed", "The cycle failed; what was held is still served", "failed")
 INTERNAL = Problem(500, "internal", "The agent failed to answer; its journal tells more", "failed")
 

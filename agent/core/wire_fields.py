@@ -1,6 +1,6 @@
 """The header members of a reply: readings and failures as JSON and back, with every check.
 
-Used by agent/core/wire.py only, but for the bounds, which agent/fetch keeps to.
+Used by agent/core/wire.py; facts by agent/serve/kept.py too, and agent/fetch keeps to the bounds.
 """
 
 from __future__ import annotations
@@ -26,18 +26,20 @@ def reading_out(vps_id: str, reading: Reading) -> dict[str, object]:
     """Return the header member of a reading, with full names."""
     return {
         "entries": [[f"{vps_id}/{entry.name}", entry.version] for entry in reading.entries],
-        "read": [
-            {
-                "name": f"{vps_id}/{facts.name}",
-                "version": version,
-                "size": facts.size,
-                "contentType": facts.content_type,
-                "created": facts.created,
-                "expires": facts.expires,
-            }
-            for version, facts in reading.read.items()
-        ],
+        "read": [facts_out(vps_id, facts) for facts in reading.read.values()],
         "unread": dict(reading.unread),
+    }
+
+
+def facts_out(vps_id: str, facts: Facts) -> dict[str, object]:
+    """Return facts as JSON members, with the full name."""
+    return {
+        "name": f"{vps_id}/{facts.name}",
+        "version": facts.version,
+        "size": facts.size,
+        "contentType": facts.content_type,
+        "created": facts.created,
+        "expires": facts.expires,
     }
 
 
@@ -56,7 +58,7 @@ def reading(untrusted: object, vps_id: str, known: frozenset[Version]) -> Readin
         listed.setdefault(entry.version, set()).add(entry.name)
     read: dict[Version, Facts] = {}
     for item in strict.array(members["read"], "read", MOST_ENTRIES):
-        facts = _facts(item, vps_id)
+        facts = facts_in(item, vps_id)
         if facts.version in read:
             raise MalformedError("a version was read twice")
         if listed.get(facts.version) != {facts.name}:
@@ -84,7 +86,8 @@ def _entry(untrusted: object, vps_id: str) -> Entry:
     return Entry(_name(pair[0], vps_id), version(pair[1]))
 
 
-def _facts(untrusted: object, vps_id: str) -> Facts:
+def facts_in(untrusted: object, vps_id: str) -> Facts:
+    """Return the facts of one version of this VPS's, or raise MalformedError."""
     members = strict.record(
         untrusted, "facts", ("name", "version", "size", "contentType", "created", "expires")
     )

@@ -12,8 +12,9 @@ from pathlib import Path
 from agent import __version__
 from agent.config import DEFAULT_PATH, Config, load
 from agent.core.errors import AgentError, ConfigurationError
-from agent.serve import hardening, journal
+from agent.serve import hardening, journal, unconfigured
 from agent.serve.daemon import Daemon
+from agent.serve.descriptors import Inherited, inherit
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -27,27 +28,38 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--check-config", action="store_true", help="tell every mistake, then end")
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     options = parser.parse_args(arguments)
+    inherited = Inherited() if options.check_config else inherit()
+    path = options.config.absolute()
+    problem: ConfigurationError | None = None
     try:
-        config = load(options.config.absolute())
+        config = load(path)
     except ConfigurationError as error:
-        for mistake in error.mistakes:
+        problem = error
+    if problem is not None and not inherited.sockets:
+        for mistake in problem.mistakes:
             sys.stderr.write(f"{mistake}\n")
         return os.EX_CONFIG
     if options.check_config:
         sys.stdout.write(f"{config.path}: right ({config.vps_id}, {len(config.grants)} grants)\n")
         return 0
     hardening.keep_memory_private()
+    if problem is not None:
+        journal.set_up("info")
+        mended = asyncio.run(unconfigured.wait(path, inherited.sockets, problem))
+        if mended is None:
+            return 0
+        config = mended
     journal.set_up(config.log.level)
     try:
-        asyncio.run(_run(config))
+        asyncio.run(_run(config, inherited))
     except AgentError as error:
         logging.getLogger("agent").error("%s", error)  # noqa: TRY400  # no traceback
         return 1
     return 0
 
 
-async def _run(config: Config) -> None:
-    await Daemon(config).run()
+async def _run(config: Config, inherited: Inherited) -> None:
+    await Daemon(config, inherited).run()
 
 
 if __name__ == "__main__":

@@ -20,13 +20,11 @@ from agent.core.errors import (
     NO_SUCH_SECRET,
     NOT_GRANTED,
     NOT_READY,
-    STOPPING,
     UNAVAILABLE,
     RequestError,
 )
 from agent.serve import clock, freshness, watch
 from agent.serve.audit import Record
-from agent.serve.connection import Answer
 from agent.serve.responses import (
     AGE,
     CONTENT_TYPE,
@@ -37,6 +35,7 @@ from agent.serve.responses import (
     headers,
     json_response,
 )
+from agent.serve.server import Answer
 from agent.serve.target import Target, name_of
 
 if TYPE_CHECKING:
@@ -65,8 +64,6 @@ class AppDoor:
         if target.path == "/v1/health/live":
             target.allow("GET")
             return Answer(Record("served", 200, target.path, {}), json_response({"live": True}))
-        if self._state.stopping:
-            raise RequestError(STOPPING)
         if connection.peer is None:
             raise RequestError(NO_PEER)
         if target.path.startswith(_SECRETS):

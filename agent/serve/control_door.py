@@ -21,8 +21,8 @@ from agent.core.errors import (
 from agent.serve import accounts, clock, freshness, metrics
 from agent.serve.app_door import describe
 from agent.serve.audit import Record
-from agent.serve.connection import Answer
 from agent.serve.responses import CONTENT_TYPE, headers, json_response
+from agent.serve.server import Answer
 from agent.serve.target import Target, name_of
 
 if TYPE_CHECKING:

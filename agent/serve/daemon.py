@@ -1,7 +1,9 @@
 """The running agent: makes the parts, connects them, and ends them in order.
 
-Owns the state object, the signals and the reload. SIGTERM and SIGINT end it, SIGHUP loads the configuration
-again and reads Barbican. Nothing that the cloud does ends it.
+Owns the state object, the signals and the reload. The end loses no request: no new connection is accepted,
+whoever is connected is answered once more, and systemd's sockets keep who comes for the next process. SIGTERM
+and SIGINT end it, SIGHUP loads the configuration again and reads Barbican. Nothing
+that the cloud does ends it.
 """
 
 from __future__ import annotations
@@ -15,13 +17,27 @@ from typing import TYPE_CHECKING, Final
 
 from agent.config import load
 from agent.core.errors import ConfigurationError, Mistake
-from agent.serve import accounts, app_door, clock, control_door, fetching, freshness, journal
+from agent.serve import (
+    accounts,
+    app_door,
+    clock,
+    control_door,
+    credentials_door,
+    fetching,
+    freshness,
+    journal,
+    rotated,
+)
 from agent.serve.app_door import AppDoor
-from agent.serve.connection import Server
 from agent.serve.control_door import ControlDoor
+from agent.serve.credentials_door import CredentialsDoor
 from agent.serve.crowd import Crowd
+from agent.serve.descriptors import DescriptorStore
 from agent.serve.keeper import Keeper, Refreshed
+from agent.serve.keeping import Keeping
+from agent.serve.kept import Owner
 from agent.serve.listening import BACKLOG, listening
+from agent.serve.server import Server
 from agent.serve.state import State
 from agent.serve.store import Store
 from agent.serve.systemd import Systemd
@@ -30,24 +46,35 @@ if TYPE_CHECKING:
     import socket
 
     from agent.config import Config
+    from agent.serve.descriptors import Inherited
 
 CONTROL_MODE: Final = 0o660
 GOODBYE_S: Final = 2.0
 """How long running requests may take once the agent stops."""
+ACCEPTED_S: Final = 0.02
+"""How long connections that asyncio has accepted take to become its protocols."""
 
 _log: Final = logging.getLogger("agent.daemon")
 
 
 class Daemon:
-    """One run of the agent."""
+    """One run of the agent. ``inherited`` is what systemd handed over: sockets, and files of a former run."""
 
-    def __init__(self, config: Config) -> None:
-        self._state = State(config, accounts.grants_of(config.grants), Store(), clock.boot())
+    def __init__(self, config: Config, inherited: Inherited) -> None:
+        self._inherited: Final = inherited
+        self._descriptors: Final = DescriptorStore()
+        self._keeping: Final = Keeping(self._descriptors, Owner.of(config.vps_id, config.container.id))
+        store = Store(self._keeping)
+        self._state = State(config, accounts.grants_of(config.grants), store, clock.boot())
+        adopted = self._keeping.adopt(inherited.kept)
+        store.adopt(adopted)
+        self._refused: Final = adopted.refused
         self._systemd: Final = Systemd()
         self._keeper: Final = Keeper(self._state, fetching.fetch, self._told)
         self._stop: Final = asyncio.Event()
         self._started: Final = config
-        self._state.warnings = _warnings(config, self._state)
+        self._first: Final = None if store.snapshot else 1  # a first reading is no rotation
+        self._state.warnings = self._warnings(config)
 
     async def run(self) -> None:
         """Serve until a signal ends it.
@@ -55,31 +82,76 @@ class Daemon:
         Raises:
             ListenError: a socket can't be made.
         """
-        config = self._state.config
         async with contextlib.AsyncExitStack() as stack:
             stack.callback(self._state.store.close)
-            group = accounts.gid_of(config.app.group)
-            app = stack.enter_context(listening(config.app.socket, config.app.mode, group))
-            admins = accounts.gid_of(config.control.admin_group)
-            control = stack.enter_context(listening(config.control.socket, CONTROL_MODE, admins))
+            listeners = self._listeners(stack)
             loop = asyncio.get_running_loop()
             loop.set_exception_handler(journal.in_loop)
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, self._stop.set)
             loop.add_signal_handler(signal.SIGHUP, self._reload)
-            await self._serve(stack, app, self._app_server())
-            await self._serve(stack, control, self._control_server())
-            for warning in self._state.warnings:
-                _log.warning("%s", warning)
-            _log.info("serving %s on %s", config.vps_id, config.app.socket)
+            await self._keeping.check()
+            self._keeper.drop_overdue()
+            servers = {app_door.NAME: self._app_server(), control_door.NAME: self._control_server()}
+            acceptors = [await _accept(stack, listeners[name], server) for name, server in servers.items()]
+            await self._open_credentials(stack)
+            self._say_hello()
             gc.freeze()  # what the start has made stays; looking through it for garbage would slow reads
             tasks = [asyncio.create_task(self._keeper.run()), asyncio.create_task(self._systemd.watchdog())]
             stack.push_async_callback(_cancel, tasks)
             await self._stop.wait()
+            _log.info("stopping")
             self._state.stopping = True
             self._systemd.stopping()
+            for listener in listeners.values():
+                loop.remove_reader(listener.fileno())
+            await asyncio.sleep(ACCEPTED_S)
             self._state.store.wake()
-            _log.info("stopping")
+            await asyncio.gather(*(server.drain() for server in servers.values()))
+            for acceptor in acceptors:
+                acceptor.close()
+
+    def _say_hello(self) -> None:
+        """Tell the journal and systemd how it begins."""
+        state, config = self._state, self._state.config
+        for warning in state.warnings:
+            _log.warning("%s", warning)
+        _log.info("serving %s on %s", config.vps_id, config.app.socket)
+        if state.store.snapshot is not None:
+            _log.info(
+                "generation %s was kept by systemd: %d secrets, confirmed %.0f s ago",
+                state.store.snapshot.generation,
+                len(state.store.snapshot.current),
+                freshness.age(state),
+            )
+            self._tell_systemd(None)
+        elif why_not := self._keeping.why_not_at_all():
+            _log.info("a restart will read everything from Barbican again: %s", why_not)
+
+    def _listeners(self, stack: contextlib.AsyncExitStack) -> dict[str, socket.socket]:
+        """Return the sockets of the doors: systemd's where it has made them, else our own."""
+        config, inherited = self._state.config, self._inherited.sockets
+        app, control = inherited.get(app_door.NAME), inherited.get(control_door.NAME)
+        if app is None:
+            group = accounts.gid_of(config.app.group)
+            app = stack.enter_context(listening(config.app.socket, config.app.mode, group))
+        if control is None:
+            admins = accounts.gid_of(config.control.admin_group)
+            control = stack.enter_context(listening(config.control.socket, CONTROL_MODE, admins))
+        return {app_door.NAME: app, control_door.NAME: control}
+
+    async def _open_credentials(self, stack: contextlib.AsyncExitStack) -> None:
+        """Answer systemd's LoadCredential=, where systemd has made the socket for it."""
+        listener = self._inherited.sockets.get(credentials_door.NAME)
+        if listener is None:
+            return
+        door = CredentialsDoor(self._state, self._descriptors)
+        for name, connection in self._inherited.sockets.items():
+            if name.startswith(credentials_door.HELD):
+                await door.adopt(name, connection)
+        acceptor = await asyncio.get_running_loop().create_server(door, sock=listener, backlog=BACKLOG)
+        stack.push_async_callback(door.end)
+        stack.callback(acceptor.close)
 
     def _app_server(self) -> Server:
         state = self._state
@@ -94,13 +166,6 @@ class Daemon:
         door = ControlDoor(state, self._keeper.refresh)
         return Server(door.answer, control_door.NAME, Crowd(state.config.control.limits), state.traffic)
 
-    async def _serve(self, stack: contextlib.AsyncExitStack, listener: socket.socket, server: Server) -> None:
-        """Accept connections until the end; then let running requests end."""
-        loop = asyncio.get_running_loop()
-        acceptor = await loop.create_unix_server(server, sock=listener, backlog=BACKLOG)
-        stack.push_async_callback(server.shutdown, GOODBYE_S)
-        stack.callback(acceptor.close)
-
     def _reload(self) -> None:
         """Load the configuration again; a bad one is told and the one in force stays. Then read Barbican."""
         self._systemd.reloading()
@@ -113,7 +178,7 @@ class Daemon:
         else:
             health.configuration_error = None
             self._state.config, self._state.grants = config, accounts.grants_of(config.grants)
-            self._state.warnings = (*_warnings(config, self._state), *self._needs_restart(config))
+            self._state.warnings = (*self._warnings(config), *self._needs_restart(config))
             logging.getLogger().setLevel(config.log.level.upper())
             for warning in self._state.warnings:
                 _log.warning("%s", warning)
@@ -150,27 +215,56 @@ class Daemon:
         return tuple(f"{name} has changed; restart the agent for it to take effect" for name in changed)
 
     def _told(self, refreshed: Refreshed) -> None:
-        """Tell systemd how a cycle ended."""
+        """Tell systemd how a cycle ended, and units that can't watch what changed."""
+        if refreshed.changed and refreshed.generation != self._first:
+            rotated.tell(refreshed.changed, self._state.grants)
+        self._tell_systemd(refreshed)
+
+    def _tell_systemd(self, refreshed: Refreshed | None) -> None:
         state = self._state
         snapshot = state.store.snapshot
         words = [f"{freshness.summary(state)}"]
         if snapshot is not None:
             words.append(f"generation {snapshot.generation}, {len(snapshot.current)} secrets")
-        if refreshed.failure is not None:
+        if refreshed is not None and refreshed.failure is not None:
             words.append(str(refreshed.failure))
         attempt = freshness.next_attempt_in(state)
         if attempt is not None:
             words.append(f"next reading in {attempt:.0f} s")
         self._systemd.cycle_ended("; ".join(words), ready=snapshot is not None)
 
+    def _warnings(self, config: Config) -> tuple[str, ...]:
+        """Return what is odd about the machine, seen from the configuration."""
+        found = [*self._refused, *accounts.unmatched(self._state.grants)]
+        for key, group in (
+            ("app.group", config.app.group),
+            ("control.admin_group", config.control.admin_group),
+        ):
+            if group is not None and accounts.gid_of(group) is None:
+                found.append(f"{key}: the group {group} does not exist on this machine")
+        for key, door, path in (
+            ("app.socket", app_door.NAME, config.app.socket),
+            ("control.socket", control_door.NAME, config.control.socket),
+        ):
+            listener = self._inherited.sockets.get(door)
+            if listener is not None and listener.getsockname() != str(path):
+                found.append(f"{key} has no effect: systemd has made the socket {listener.getsockname()}")
+        if app_door.NAME in self._inherited.sockets and config.app.group is not None:
+            found.append("app.group has no effect: vps-secrets-app.socket has SocketGroup=")
+        return tuple(found)
 
-def _warnings(config: Config, state: State) -> tuple[str, ...]:
-    """Return what is odd about the machine, seen from the configuration."""
-    found = list(accounts.unmatched(state.grants))
-    for key, group in (("app.group", config.app.group), ("control.admin_group", config.control.admin_group)):
-        if group is not None and accounts.gid_of(group) is None:
-            found.append(f"{key}: the group {group} does not exist on this machine")
-    return tuple(found)
+
+async def _accept(
+    stack: contextlib.AsyncExitStack, listener: socket.socket, server: Server
+) -> asyncio.Server:
+    """Accept connections; at the end let running requests end.
+
+    ``create_unix_server`` would remove systemd's socket when it closes (Python 3.13).
+    """
+    acceptor = await asyncio.get_running_loop().create_server(server, sock=listener, backlog=BACKLOG)
+    stack.push_async_callback(server.shutdown, GOODBYE_S)
+    stack.callback(acceptor.close)
+    return acceptor
 
 
 async def _cancel(tasks: list[asyncio.Task[None]]) -> None:

@@ -33,8 +33,6 @@ def next_attempt_in(state: State) -> float | None:
 def unready(state: State) -> str | None:
     """Return why the agent is not ready, or None when it is."""
     failure = state.store.health.failure
-    if state.stopping:
-        return "the agent is stopping"
     if state.store.snapshot is None:
         return str(failure) if failure else "the first reading of Barbican is under way"
     limit = state.config.staleness.max_stale

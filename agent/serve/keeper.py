@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 REFRESH_EVERY_S: Final = 1.0
 """A refresh may start a cycle this often."""
+RESTART_EVERY_S: Final = 10.0
+"""An agent that keeps dying reads Barbican this often, and serves what it kept meanwhile."""
 LONGEST_WAIT_S: Final = 30.0
 """Timers stand still while a machine is suspended; the boot clock does not, so it is looked at this often."""
 
@@ -64,7 +66,9 @@ class Keeper:
         self._store: Final = state.store
         self._fetch = fetch
         self._told = told
-        self._progress = rotation.Progress()
+        self._progress = rotation.Progress(
+            confirmed=state.store.moments.confirmed, denied_since=state.store.moments.denied_since
+        )
         self._uniform: Final = random.SystemRandom().uniform
         self._wake: Final = asyncio.Event()
         self._next: asyncio.Future[Refreshed] | None = None
@@ -73,7 +77,9 @@ class Keeper:
 
     async def run(self) -> None:
         """Read, publish and wait, until cancelled."""
-        self._plan(schedule.first(self._pace, self._uniform))
+        attempted = self._store.moments.attempted
+        since = RESTART_EVERY_S if attempted is None else clock.boot() - attempted
+        self._plan(max(schedule.first(self._pace, self._uniform), RESTART_EVERY_S - since))
         while True:
             await self._wait()
             if self._next is not None or clock.boot() >= self._due:
@@ -178,6 +184,7 @@ class Keeper:
     async def _read(self) -> tuple[tuple[SecretName, ...], Failure | None]:
         """Exchange one request for a reply and publish what it leads to."""
         held, now = self._store.held(), clock.moment()
+        self._store.remember(self._store.moments._replace(attempted=now.boot))
         request = wire.Request(
             nonce=secrets.token_hex(16),
             known=rotation.known(held, now),
@@ -233,11 +240,21 @@ class Keeper:
         _log.warning("%s; next attempt in %.0f s", failure, delay)
         return changed
 
+    def drop_overdue(self) -> None:
+        """Drop, before anybody is served, what has outlived its grace while no agent was running."""
+        now = clock.moment()
+        self._store.expire_previous(now.boot)
+        self._apply(rotation.overdue(self._store.held(), self._progress, self._policy, now), {}, now)
+
     def _apply(
         self, step: rotation.Step, read: dict[Version, tuple[Facts, bytes]], now: rotation.Moment
     ) -> tuple[SecretName, ...]:
         """Publish what the machine decided, then remember its progress."""
         changed: tuple[SecretName, ...] = ()
+        progress = step.progress
+        self._store.remember(
+            self._store.moments._replace(confirmed=progress.confirmed, denied_since=progress.denied_since)
+        )
         if step.versions is not None:
             snapshot = self._store.snapshot
             remarks = (step.pending, step.kept)

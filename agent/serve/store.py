@@ -1,8 +1,9 @@
 """What serve holds: the current snapshot, when each name last changed, and the health of the cycles.
 
-One writer, the keeper. A new snapshot is complete, with its payloads in a memory file of its own, before it
-is assigned; then the former file is wiped. Readers take ``snapshot`` once and do not await before they have
-built their answer, so they never see two snapshots mixed nor a wiped one.
+One writer, the keeper. A new snapshot is complete, with its payloads in a memory file of its own that systemd
+keeps for the next process (agent/serve/keeping.py), before it is assigned; then the former file is wiped.
+Readers take ``snapshot`` once and do not await before they have built their answer, so they never see two
+snapshots mixed nor a wiped one.
 """
 
 from __future__ import annotations
@@ -12,12 +13,15 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 from agent.core.secret import Facts, Secret, SecretName, Snapshot, Version
-from agent.serve.memory import MemoryFile
+from agent.serve import kept as kept_file
+from agent.serve.keeping import SNAPSHOT, TOKEN, Kept
+from agent.serve.memory import MemoryFile, Moments
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from agent.core.errors import Failure
+    from agent.serve.keeping import Adopted, Keeping
 
 MOST_GONE: Final = 1000
 """How many names that exist no more are remembered for watchers."""
@@ -43,16 +47,40 @@ class Health:
 
 
 class Store:
-    """The snapshot and its memory."""
+    """The snapshot and its memory. ``keeping`` hands the memory to the next process, None does not."""
 
-    def __init__(self) -> None:
+    def __init__(self, keeping: Keeping | None = None) -> None:
         self.snapshot: Snapshot | None = None
         self.changed: dict[SecretName, int] = {}
         """Generation in which each name last changed, appeared or went."""
         self.health: Final = Health()
-        self._memory: MemoryFile | None = None
-        self._token = MemoryFile(())
+        self._keeping: Final = keeping
+        self._memory: Kept | None = None
+        self._token: Kept | None = None
+        self._moments = Moments()
         self._published = asyncio.Event()
+
+    def adopt(self, adopted: Adopted) -> None:
+        """Begin with what a former process left."""
+        self._token = adopted.token
+        if adopted.snapshot is not None:
+            self._memory, index = adopted.snapshot
+            self.snapshot = index.snapshot(self._memory.memory.views)
+            self.changed = dict(index.changed)
+            self._moments = self._memory.memory.moments
+            self.health.confirmed = self._moments.confirmed
+            self.health.denied_since = self._moments.denied_since
+
+    @property
+    def moments(self) -> Moments:
+        """What is remembered for the next process."""
+        return self._moments
+
+    def remember(self, moments: Moments) -> None:
+        """Remember moments for the next process."""
+        self._moments = moments
+        if self._memory is not None:
+            self._memory.memory.remember(moments)
 
     def held(self) -> dict[SecretName, Facts]:
         """Return the facts of what is served now."""
@@ -94,10 +122,13 @@ class Store:
             sorted(n for n in before.keys() | versions.keys() if before.get(n) != versions.get(n))
         )
         previous = self._previous_after(versions, previous_until, now)
-        if self.snapshot is not None and not changed and previous == self.snapshot.previous:
-            # only remarks changed: the payloads stay where they are
-            self.snapshot = replace(self.snapshot, pending=pending, kept=kept)
-            return ()
+        snapshot = self.snapshot
+        if snapshot is not None and not changed and previous == snapshot.previous:
+            if (pending, kept) == (snapshot.pending, snapshot.kept):
+                return ()
+            if self._keeping is None:
+                self.snapshot = replace(snapshot, pending=pending, kept=kept)
+                return ()
         generation = self.snapshot.generation if self.snapshot else 0
         if changed or self.snapshot is None:
             generation += 1
@@ -105,14 +136,11 @@ class Store:
             **{secret.facts.version: (secret.facts, secret) for secret in former.values()},
             **read,
         }
-        self._assign(
-            generation,
-            {name: sources[version] for name, version in versions.items()},
-            previous,
-            pending,
-            kept,
-        )
-        self._note(changed, generation)
+        payloads = {name: sources[version] for name, version in versions.items()}
+        noted = self._noted(changed, generation, versions)
+        self._assign(payloads, previous, (generation, noted, pending, kept))
+        if changed or snapshot is None:
+            self.wake()
         return changed
 
     def expire_previous(self, now: float) -> None:
@@ -131,7 +159,7 @@ class Store:
 
     def token_state(self) -> bytes:
         """Return the token state that fetch gave back last, or nothing."""
-        return bytes(self._token.views[0]) if self._token.views else b""
+        return b"" if self._token is None else bytes(self._token.memory.views[0])
 
     def keep_token_state(self, token_state: bytes) -> None:
         """Hold the token state, in a memory file of its own since it changes without the secrets.
@@ -140,20 +168,43 @@ class Store:
             MemoryLockError: there is no memory for it; the former one is still held.
         """
         if token_state != self.token_state():
-            former, self._token = self._token, MemoryFile((token_state,))
-            former.close()
+            index = kept_file.token_index(self._keeping.owner) if self._keeping else b""
+            self._token = self._replace(self._token, TOKEN, MemoryFile((token_state,), index))
 
-    def memory_facts(self) -> dict[str, str | int | bool]:
-        """Return what kind of memory holds the payloads, for ``status``."""
-        memory = self._memory or self._token
-        return {"kind": memory.kind, "bytes": memory.size, "unswappable": memory.locked}
+    def memory_facts(self) -> dict[str, str | int | bool | None]:
+        """Return what kind of memory holds the payloads, and whether a restart keeps it, for ``status``."""
+        file = self._memory or self._token
+        if file is None:
+            return {"kind": None, "bytes": 0, "unswappable": True, "kept": False, "whyNotKept": None}
+        memory = file.memory
+        why_not = self._keeping.why_not(memory) if self._keeping else "systemd does not run this agent"
+        return {
+            "kind": memory.kind,
+            "bytes": memory.size,
+            "unswappable": memory.locked,
+            "kept": why_not is None,
+            "whyNotKept": why_not,
+        }
 
     def close(self) -> None:
-        """Wipe everything."""
+        """End: leave to the next process what systemd keeps for it, wipe all else."""
         self.snapshot = None
-        for memory in (self._memory, self._token):
-            if memory is not None:
-                memory.close()
+        for file in (self._memory, self._token):
+            if file is not None and self._keeping is not None:
+                self._keeping.leave(file)
+            elif file is not None:
+                file.memory.close()
+
+    def _replace(self, former: Kept | None, kind: str, memory: MemoryFile) -> Kept:
+        """Have the new file kept, then give the former one up; nothing that can fail is in between."""
+        if self._keeping is None:
+            if former is not None:
+                former.memory.close()
+            return Kept(kind, memory)
+        file = self._keeping.keep(kind, memory)
+        if former is not None:
+            self._keeping.give_up(former)
+        return file
 
     def _previous_after(
         self, versions: Mapping[SecretName, Version], until: float, now: float
@@ -175,34 +226,42 @@ class Store:
 
     def _assign(
         self,
-        generation: int,
         current: Mapping[SecretName, tuple[Facts, bytes | Secret]],
         previous: Mapping[SecretName, tuple[Secret, float]],
-        pending: frozenset[SecretName],
-        kept: frozenset[SecretName],
+        remarks: tuple[int, dict[SecretName, int], frozenset[SecretName], frozenset[SecretName]],
     ) -> None:
-        """Copy all payloads into a new memory file, assign the snapshot, wipe the former file."""
-        payloads = [payload for _, payload in current.values()] + [secret for secret, _ in previous.values()]
-        memory = MemoryFile([p.borrow() if isinstance(p, Secret) else p for p in payloads])
-        views = iter(memory.views)
-        snapshot = Snapshot(
-            generation,
-            {name: Secret(facts, next(views)) for name, (facts, _) in current.items()},
-            {name: (Secret(secret.facts, next(views)), until) for name, (secret, until) in previous.items()},
-            pending,
-            kept,
-        )
-        former, self._memory, self.snapshot = self._memory, memory, snapshot
-        if former is not None:
-            former.close()
+        """Copy all payloads into a new memory file, assign the snapshot, wipe the former file.
 
-    def _note(self, changed: tuple[SecretName, ...], generation: int) -> None:
-        """Remember when names changed, and wake whoever waits."""
-        current = self.held()
-        for name in changed:
-            self.changed.pop(name, None)  # to the end: the order is that of the last change
-            self.changed[name] = generation
-        gone = [name for name in self.changed if name not in current]
+        ``remarks`` are the generation, when each name changed, and the pending and kept names.
+        """
+        generation, noted, pending, kept = remarks
+        payloads = [payload for _, payload in current.values()] + [secret for secret, _ in previous.values()]
+        facts = [facts for facts, _ in current.values()] + [secret.facts for secret, _ in previous.values()]
+        index = kept_file.Index(
+            sequence=self._keeping.next_sequence() if self._keeping else 0,
+            generation=generation,
+            changed=noted,
+            pending=pending,
+            kept=kept,
+            facts=tuple(facts),
+            until=tuple(until for _, until in previous.values()),
+        )
+        memory = MemoryFile(
+            [p.borrow() if isinstance(p, Secret) else p for p in payloads],
+            kept_file.encode(self._keeping.owner, index) if self._keeping else b"",
+            self._moments,
+        )
+        snapshot = index.snapshot(memory.views)
+        self._memory, self.snapshot = self._replace(self._memory, SNAPSHOT, memory), snapshot
+        self.changed = noted
+
+    def _noted(
+        self, changed: tuple[SecretName, ...], generation: int, current: Collection[SecretName]
+    ) -> dict[SecretName, int]:
+        """Return when each name last changed; the order is that of the last change."""
+        noted = {name: when for name, when in self.changed.items() if name not in changed}
+        noted |= dict.fromkeys(changed, generation)
+        gone = [name for name in noted if name not in current]
         for name in gone[: max(0, len(gone) - MOST_GONE)]:
-            del self.changed[name]
-        self.wake()
+            del noted[name]
+        return noted

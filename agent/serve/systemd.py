@@ -26,6 +26,10 @@ class Systemd:
             self._ready, self._reloading = True, False
         self._notifier.notify("\n".join(lines))
 
+    def waiting(self, status: str) -> None:
+        """Tell that there is nothing to do until somebody acts: the start is over."""
+        self._notifier.notify(f"STATUS={status}\nREADY=1")
+
     def reloading(self) -> None:
         """Tell that a reload has begun; it ends with the next cycle."""
         if self._ready:

@@ -1,6 +1,7 @@
 """Waiting for a change: the long poll and the event stream of the app socket.
 
-Only names that the caller may read, at the moment of the answer, wake it. A generation that is newer than
+Only names that the caller may read, at the moment of the answer, wake it. An agent that stops ends all waits
+as if their time was up: whoever asks again is answered by its successor. A generation that is newer than
 ours comes from a former run: everything may have changed since, so all readable names are told.
 """
 
@@ -13,10 +14,9 @@ from typing import TYPE_CHECKING, Final
 from aiohttp import web
 
 from agent.core.access import decide
-from agent.core.errors import STOPPING, RequestError
 from agent.serve.audit import Record
-from agent.serve.connection import Answer
 from agent.serve.responses import CONTENT_TYPE, GENERATION, headers, json_response
+from agent.serve.server import Answer
 
 if TYPE_CHECKING:
     from agent.core.access import Peer
@@ -34,7 +34,7 @@ async def answer(state: State, target: Target, connection: Connection, *, stream
     """Wait for news after the generation that the caller knows, or open a stream of them.
 
     Raises:
-        RequestError: the agent stops while the caller waits, or a parameter is wrong.
+        RequestError: a parameter is wrong.
     """
     target.allow("GET", "after", "timeout")
     peer = connection.peer
@@ -51,8 +51,6 @@ async def answer(state: State, target: Target, connection: Connection, *, stream
         changed = await _news(state, connection, peer, after, seconds)
     finally:
         state.traffic.watchers -= 1
-    if state.stopping:
-        raise RequestError(STOPPING)
     generation = _generation(state)
     if changed is None:
         record = Record("served", 204, target.path, {}, generation)

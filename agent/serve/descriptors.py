@@ -1,0 +1,141 @@
+"""What systemd hands over at start, and what it keeps for the next start: sockets and memory files.
+
+Sockets arrive as sd_listen_fds(3) says, by name. Memory files go to the unit's descriptor store
+(FDSTORE=1 in sd_notify(3), FileDescriptorStoreMax= in systemd.service(5)) and come back the same way after a
+crash, a restart or an upgrade; ``systemctl stop`` drops them. sdnotify can't send descriptors, hence this.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import select
+import socket
+import stat
+from dataclasses import dataclass, field
+from typing import Final
+
+FIRST: Final = 3
+"""SD_LISTEN_FDS_START."""
+CHECK_TIMEOUT_S: Final = 5.0
+_PROBE: Final = "probe"
+
+
+@dataclass(frozen=True, slots=True)
+class Inherited:
+    """``sockets`` by name; ``kept`` are (name, descriptor) of all else, each to be adopted or closed."""
+
+    sockets: dict[str, socket.socket] = field(default_factory=dict)
+    kept: tuple[tuple[str, int], ...] = ()
+
+
+def inherit() -> Inherited:
+    """Take over what systemd passed to this process; a second call returns nothing."""
+    pid, count = os.environ.pop("LISTEN_PID", ""), os.environ.pop("LISTEN_FDS", "")
+    names = os.environ.pop("LISTEN_FDNAMES", "").split(":")
+    if pid != str(os.getpid()) or not count.isdecimal():
+        return Inherited()
+    sockets: dict[str, socket.socket] = {}
+    kept = []
+    for fd in range(FIRST, FIRST + int(count)):
+        name = names[fd - FIRST] if fd - FIRST < len(names) else ""
+        os.set_inheritable(fd, False)  # noqa: FBT003  # os's own signature
+        if stat.S_ISSOCK(os.fstat(fd).st_mode):
+            sockets[name] = socket.socket(fileno=fd)
+            sockets[name].settimeout(0.0)
+        else:
+            kept.append((name, fd))
+    return Inherited(sockets, tuple(kept))
+
+
+class DescriptorStore:
+    """This unit's descriptor store. Without systemd nothing is kept.
+
+    ``works`` is None until :meth:`check` has asked.
+    """
+
+    def __init__(self) -> None:
+        self._address: Final = os.environ.get("NOTIFY_SOCKET", "")
+        self.works: bool | None = None if self._address else False
+
+    def keep(self, name: str, fd: int) -> None:
+        """Have systemd keep a duplicate of the descriptor, under a name that is not in use yet."""
+        self._send(f"FDSTORE=1\nFDNAME={name}\nFDPOLL=0", fd)
+
+    def drop(self, name: str) -> None:
+        """Have systemd close what it keeps under the name."""
+        self._send(f"FDSTOREREMOVE=1\nFDNAME={name}")
+
+    async def check(self) -> None:
+        """Find out whether systemd keeps what it is given: it tells nobody when it does not.
+
+        A pipe's end that systemd refuses is closed at once, which the other end shows. What was sent before
+        fitted in if this one did.
+        """
+        if not self._address:
+            return
+        with contextlib.ExitStack() as stack:
+            kept, handled = _Pipe(stack), _Pipe(stack)
+            self._send(f"FDSTORE=1\nFDNAME={_PROBE}\nFDPOLL=0", kept.take())
+            self._send("BARRIER=1", handled.take())  # closed once all before it is handled (sd_notify(3))
+            if await handled.closed(CHECK_TIMEOUT_S):
+                self.works = not kept.is_closed()
+            else:
+                self.works = False
+            self.drop(_PROBE)
+
+    def _send(self, message: str, fd: int | None = None) -> None:
+        """Send one datagram. systemd that can't be reached must not stop the agent: ``check`` tells."""
+        if not self._address:
+            return
+        address = "\0" + self._address[1:] if self._address.startswith("@") else self._address
+        with (
+            contextlib.suppress(OSError),
+            socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as notify,
+        ):
+            notify.settimeout(1.0)
+            notify.connect(address)
+            socket.send_fds(notify, [message.encode()], [] if fd is None else [fd])
+
+
+class _Pipe:
+    """A pipe whose writing end is given away."""
+
+    def __init__(self, stack: contextlib.ExitStack) -> None:
+        self._stack = stack
+        self._reader, self._writer = os.pipe()
+        stack.callback(os.close, self._reader)
+        stack.callback(self._close_writer)
+        self._open = True
+
+    def take(self) -> int:
+        """Return the writing end; it is closed here when :meth:`closed` or :meth:`is_closed` is asked."""
+        return self._writer
+
+    def _close_writer(self) -> None:
+        if self._open:
+            os.close(self._writer)
+            self._open = False
+
+    def is_closed(self) -> bool:
+        """Tell whether nobody holds the writing end any more."""
+        self._close_writer()
+        poll = select.poll()
+        poll.register(self._reader, 0)
+        return bool(poll.poll(0))
+
+    async def closed(self, seconds: float) -> bool:
+        """Wait until nobody holds the writing end any more; False when the time is up."""
+        self._close_writer()
+        loop = asyncio.get_running_loop()
+        event = asyncio.Event()
+        loop.add_reader(self._reader, event.set)
+        try:
+            async with asyncio.timeout(seconds):
+                await event.wait()
+        except TimeoutError:
+            return False
+        finally:
+            loop.remove_reader(self._reader)
+        return True

@@ -1,0 +1,99 @@
+"""An agent that systemd started without a valid configuration: it waits, and says what to do.
+
+It must not end: systemd would start it again for the next caller on its sockets, in a loop, until it takes
+the sockets away. So both HTTP sockets answer 503 with the reason, the credentials socket is left alone (its
+callers wait), and SIGHUP looks at the configuration again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+from typing import TYPE_CHECKING, Final
+
+from agent.config import Limits, load
+from agent.core.errors import NOT_CONFIGURED, ConfigurationError, RequestError
+from agent.serve import app_door, control_door
+from agent.serve.crowd import Crowd
+from agent.serve.server import Answer, Server
+from agent.serve.state import Traffic
+from agent.serve.systemd import Systemd
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Awaitable, Callable, Mapping
+    from pathlib import Path
+
+    from aiohttp import web
+
+    from agent.config import Config
+    from agent.serve.connection import Connection
+
+RETRY_AFTER_S: Final = 30.0
+ADVICE: Final = "run `vps-secrets setup`, or mend the file and run `systemctl reload vps-secrets-agent`"
+
+_log: Final = logging.getLogger("agent")
+
+
+async def wait(path: Path, sockets: Mapping[str, socket.socket], error: ConfigurationError) -> Config | None:
+    """Return the configuration once there is a valid one, or None when a signal ends the agent."""
+    systemd = Systemd()
+    ended, reload = asyncio.Event(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number, event in ((signal.SIGTERM, ended), (signal.SIGINT, ended), (signal.SIGHUP, reload)):
+        loop.add_signal_handler(number, event.set)
+    async with contextlib.AsyncExitStack() as stack:
+        watchdog = asyncio.create_task(systemd.watchdog())
+        stack.callback(watchdog.cancel)
+        problem = [error]
+        for name in (app_door.NAME, control_door.NAME):
+            if name in sockets:
+                server = Server(_refuser(name, problem), name, Crowd(Limits()), Traffic())
+                # a duplicate: the agent that follows needs the socket
+                acceptor = await loop.create_server(server, sock=sockets[name].dup())
+                stack.push_async_callback(server.shutdown, 1.0)
+                stack.callback(acceptor.close)
+        while True:
+            _tell(systemd, problem[0])
+            await _any_of(ended, reload)
+            if ended.is_set():
+                return None
+            reload.clear()
+            try:
+                return load(path)
+            except ConfigurationError as still:
+                problem[0] = still
+
+
+def _tell(systemd: Systemd, error: ConfigurationError) -> None:
+    for mistake in error.mistakes:
+        _log.error("%s", mistake)
+    _log.error("there is no valid configuration, so nothing is served; %s", ADVICE)
+    more = f" and {len(error.mistakes) - 1} more" if len(error.mistakes) > 1 else ""
+    systemd.waiting(f"not configured: {error.mistakes[0]}{more}; {ADVICE}")
+
+
+def _refuser(
+    door: str, problem: list[ConfigurationError]
+) -> Callable[[web.BaseRequest, Connection], Awaitable[Answer]]:
+    """Return the answer of a door: operators are told the mistakes, applications that there are some."""
+
+    async def answer(request: web.BaseRequest, connection: Connection) -> Answer:
+        del request, connection
+        detail = ADVICE
+        if door == control_door.NAME:
+            detail = "; ".join([*map(str, problem[0].mistakes), ADVICE])
+        raise RequestError(NOT_CONFIGURED, detail, retry_after=RETRY_AFTER_S)
+
+    return answer
+
+
+async def _any_of(*events: asyncio.Event) -> None:
+    tasks = [asyncio.ensure_future(event.wait()) for event in events]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
