@@ -31,7 +31,8 @@ _TOO_MANY: Final = 429
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command and return the exit status."""
-    options = _parser().parse_args(arguments)
+    arguments = sys.argv[1:] if arguments is None else arguments
+    options = _parser(arguments).parse_args(arguments)
     run: Callable[[argparse.Namespace], int] = options.run
     try:
         return run(options)
@@ -48,7 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
         return INTERRUPTED
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(arguments: list[str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="vps-secrets", description=__doc__, formatter_class=_Plain)
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     common = argparse.ArgumentParser(add_help=False)
@@ -78,6 +79,12 @@ def _parser() -> argparse.ArgumentParser:
     explain.add_argument("name", metavar="NAME")
     explain.add_argument("--user", default=str(os.getuid()), help="name or uid; default: this user")
     explain.add_argument("--unit", help="the systemd unit of the caller")
+    if "setup" in arguments:  # its imports would slow every other command
+        from agent.cli import setup  # noqa: PLC0415
+
+        setup.add_options(command("setup", setup.run, "set this machine up (root)"))
+    else:
+        commands.add_parser("setup", help="set this machine up (root)")
     return parser
 
 

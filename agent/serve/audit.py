@@ -1,16 +1,17 @@
-"""The audit record: one line per request, written before the bytes leave.
+"""The audit record: one per request, written before the bytes leave.
 
-A line is ``audit`` and a JSON object: when, door, who (uid, gid, pid), outcome, status, what (method, action,
-names with their versions, generation), by which grants. It goes to standard error, which systemd hands to the
-journal, whatever the log level is. Never a value. Where it can't be written, the request is refused.
+With systemd a record goes to the journal with a field for each fact (docs/operating.md has the table), so
+that ``journalctl VPS_SECRETS_OUTCOME=denied`` finds what is looked for. Without, it is a line on standard
+error: ``audit`` and a JSON object. Never a value. Where it can't be written, the request is refused.
 
-The line is put together by hand, since this is on the way of every read: only ``method`` and ``action`` come
+Records are put together by hand, since this is on the way of every read: only ``method`` and ``action`` come
 from the caller as they are and are escaped; all else are numbers, texts of ours, checked names and UUIDs.
 """
 
 from __future__ import annotations
 
 import os
+import socket
 import time
 from json.encoder import encode_basestring_ascii
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -20,11 +21,12 @@ if TYPE_CHECKING:
 
     from agent.core.access import Peer
 
-PREFIX: Final = "<6>audit" if "JOURNAL_STREAM" in os.environ else "audit"
-"""sd-daemon(3): the priority "informational", where the journal reads it."""
+JOURNAL: Final = "/run/systemd/journal/socket"
+MESSAGE_ID: Final = "5b8f5c1d7e3f4f0d9c0a2b6de1a4c7f3"
 LONGEST_TARGET: Final = 300
 """How much of what a caller sent goes into a record, in characters."""
 _STDERR: Final = 2
+_NOTICE, _INFO = 5, 6  # syslog(3); what was not served stands out
 
 
 class Record(NamedTuple):
@@ -39,16 +41,33 @@ class Record(NamedTuple):
     reason: str = ""
 
 
-def caller(door: str, peer: Peer | None) -> str:
-    """Return the part of a line that is the same for every request of a connection."""
-    if peer is None:
-        return f'"door": "{door}"'
-    who = f'"door": "{door}", "uid": {peer.uid}, "gid": {peer.gid}, "pid": {peer.pid}'
-    return who if peer.unit is None else f'{who}, "unit": {encode_basestring_ascii(peer.unit)}'
+class Caller(NamedTuple):
+    """What is the same in every record of one connection: as JSON members, as journal fields, in words."""
+
+    members: str
+    fields: str
+    words: str
 
 
-def line(who: str, method: str, record: Record, now: float) -> str:
-    """Return one record as it is written; ``who`` is from :func:`caller`, ``now`` is Unix time (s)."""
+def caller(door: str, peer: Peer | None) -> Caller:
+    """Return who asks at which door."""
+    members, fields, words = f'"door": "{door}"', f"VPS_SECRETS_DOOR={door}\n", "nobody known"
+    if peer is not None:
+        members = f'{members}, "uid": {peer.uid}, "gid": {peer.gid}, "pid": {peer.pid}'
+        fields = (
+            f"{fields}VPS_SECRETS_UID={peer.uid}\nVPS_SECRETS_GID={peer.gid}\nVPS_SECRETS_PID={peer.pid}\n"
+        )
+        words = f"uid {peer.uid} (pid {peer.pid})"
+        if peer.unit is not None:
+            unit = encode_basestring_ascii(peer.unit)
+            members = f'{members}, "unit": {unit}'
+            fields = f"{fields}VPS_SECRETS_UNIT={unit[1:-1]}\n"
+            words = f"{words} in {unit[1:-1]}"
+    return Caller(members, fields, f"{words} at the {door} socket")
+
+
+def line(who: Caller, method: str, record: Record, now: float) -> str:
+    """Return one record as a line; ``who`` is from :func:`caller`, ``now`` is Unix time (s)."""
     names = ""
     for name, version in record.names.items():
         pair = f'"{name}": "{version}"' if version else f'"{name}": null'
@@ -61,18 +80,75 @@ def line(who: str, method: str, record: Record, now: float) -> str:
     if record.reason:
         more = f'{more}, "reason": "{record.reason}"'
     return (
-        f'{PREFIX} {{"time": {now:.3f}, {who}, "outcome": "{record.outcome}", "status": {record.status}, '
+        f'audit {{"time": {now:.3f}, {who.members}, "outcome": "{record.outcome}", '
+        f'"status": {record.status}, '
         f'"method": {encode_basestring_ascii(method[:16])}, '
         f'"action": {encode_basestring_ascii(record.action[:LONGEST_TARGET])}{more}}}\n'
     )
 
 
-def write(who: str, method: str, record: Record) -> None:
+def entry(who: Caller, method: str, record: Record) -> str:
+    """Return one record in the journal's own protocol (systemd.io, "Native Journal Protocol")."""
+    asked = encode_basestring_ascii(method[:16])[1:-1]
+    action = encode_basestring_ascii(record.action[:LONGEST_TARGET])[1:-1]
+    more = ""
+    for name, version in record.names.items():
+        more = f"{more}VPS_SECRETS_NAME={name}\n"
+        if version:
+            more = f"{more}VPS_SECRETS_VERSION={version}\n"
+    if record.generation is not None:
+        more = f"{more}VPS_SECRETS_GENERATION={record.generation}\n"
+    for grant in record.grants:
+        more = f"{more}VPS_SECRETS_GRANT={grant}\n"
+    if record.reason:
+        more = f"{more}VPS_SECRETS_REASON={record.reason}\n"
+    reason = f", {record.reason}" if record.reason else ""
+    priority = _INFO if record.outcome == "served" else _NOTICE
+    return (
+        f"MESSAGE={record.outcome}: {asked} {action} by {who.words} ({record.status}{reason})\n"
+        f"MESSAGE_ID={MESSAGE_ID}\nPRIORITY={priority}\nSYSLOG_IDENTIFIER=vps-secrets-agent\n{who.fields}"
+        f"VPS_SECRETS_OUTCOME={record.outcome}\nVPS_SECRETS_STATUS={record.status}\n"
+        f"VPS_SECRETS_METHOD={asked}\nVPS_SECRETS_ACTION={action}\n{more}"
+    )
+
+
+def write(who: Caller, method: str, record: Record) -> None:
     """Write one record.
 
     Raises:
         OSError: it could not be written.
     """
+    if _journal.wanted and _journal.send(entry(who, method, record).encode("ascii")):
+        return
     data = line(who, method, record, time.time()).encode("ascii")
+    if _journal.wanted:
+        data = b"<6>" + data  # sd-daemon(3)
     while data:
         data = data[os.write(_STDERR, data) :]
+
+
+class _Journal:
+    """The journal's socket; ``wanted`` where systemd runs this process and the journal reads it."""
+
+    def __init__(self) -> None:
+        self.wanted: Final = "JOURNAL_STREAM" in os.environ
+        self._socket: socket.socket | None = None
+
+    def send(self, data: bytes) -> bool:
+        """Send one entry; the journal may have been started anew since the last one."""
+        for _ in range(2):
+            try:
+                if self._socket is None:
+                    self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+                    self._socket.connect(JOURNAL)
+                self._socket.send(data)
+            except OSError:
+                if self._socket is not None:
+                    self._socket.close()
+                self._socket = None
+            else:
+                return True
+        return False
+
+
+_journal: Final = _Journal()

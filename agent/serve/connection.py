@@ -66,7 +66,7 @@ class Connection(web.RequestHandler):
         self._wants_unit = server.wants_unit
         self._timer: asyncio.TimerHandle | None = None
         self._deadline: float | None = None
-        self._who = ""
+        self._who = audit.caller(self._door, None)
         self._counted = False
         self._half_closed = False
         self._head_bytes = 0

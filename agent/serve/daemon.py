@@ -231,7 +231,7 @@ class Daemon:
         attempt = freshness.next_attempt_in(state)
         if attempt is not None:
             words.append(f"next reading in {attempt:.0f} s")
-        self._systemd.cycle_ended("; ".join(words), ready=snapshot is not None)
+        self._systemd.cycle_ended("; ".join(words))
 
     def _warnings(self, config: Config) -> tuple[str, ...]:
         """Return what is odd about the machine, seen from the configuration."""

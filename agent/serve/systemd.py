@@ -18,10 +18,10 @@ class Systemd:
         self._ready = False
         self._reloading = False
 
-    def cycle_ended(self, status: str, *, ready: bool) -> None:
-        """Tell the status; and readiness, once there is something to serve or a reload has ended."""
+    def cycle_ended(self, status: str) -> None:
+        """Tell the status; and that the start, or a reload, is over (docs/adr/0005)."""
         lines = [f"STATUS={status}"]
-        if ready and (not self._ready or self._reloading):
+        if not self._ready or self._reloading:
             lines.append("READY=1")
             self._ready, self._reloading = True, False
         self._notifier.notify("\n".join(lines))

@@ -1,0 +1,62 @@
+"""Fixtures: a root file system, the package, and a machine that is set up and serves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.cloud.cloud import Cloud
+from tests.system.installed import Installed, booted, set_up
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="session", params=["bookworm", "trixie"])
+def rootfs(request: pytest.FixtureRequest) -> Path:
+    """The root file system of one Debian."""
+    path: Path = ROOT / "build" / "rootfs" / request.param
+    assert (path / "usr").is_dir(), "run scripts/rootfs first, or the whole: scripts/test-system"
+    return path.resolve()
+
+
+@pytest.fixture(scope="session")
+def deb() -> Path:
+    """The package that scripts/deb built."""
+    found = sorted((ROOT / "build" / "deb").glob("vps-secrets-agent_*_all.deb"))
+    assert found, "run scripts/deb first, or the whole: scripts/test-system"
+    return found[-1]
+
+
+@pytest.fixture
+def own_cloud() -> Iterator[Cloud]:
+    """A cloud that a test may break."""
+    with Cloud() as made:
+        yield made
+
+
+@pytest.fixture
+def bare(rootfs: Path, deb: Path) -> Iterator[Installed]:
+    """A machine on which nothing but the package is installed, without a configuration."""
+    with booted(rootfs, deb) as machine:
+        yield machine
+
+
+@pytest.fixture(scope="module")
+def serving(rootfs: Path, deb: Path, cloud: Cloud) -> Iterator[Installed]:
+    """A machine that serves two secrets to the user recruitiq; for tests that leave it so."""
+    with booted(rootfs, deb) as machine:
+        set_up(machine, cloud, f"vps-{rootfs.name}-{id(machine)}")
+        yield machine
+
+
+@pytest.fixture
+def own(rootfs: Path, deb: Path, own_cloud: Cloud) -> Iterator[Installed]:
+    """The same with a cloud that may be broken."""
+    with booted(rootfs, deb) as machine:
+        set_up(machine, own_cloud, "vps-prod-001")
+        yield machine

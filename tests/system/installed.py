@@ -1,0 +1,80 @@
+"""A machine with the package installed and, after :func:`set_up`, a VPS of its own in a real cloud."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from typing import TYPE_CHECKING, Any
+
+from tests.system.machine import Machine
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from provisioning.secrets import Vps
+    from tests.cloud.cloud import Cloud
+    from tests.system.machine import Done
+
+AGENT = "vps-secrets-agent.service"
+USER = "recruitiq"
+VALUES = {"DATABASE_URL": b"canary-8c1d2f-database", "JWT_SECRET": b"canary-55ae01-jwt"}
+APP = "curl --silent --show-error --unix-socket /run/vps-secrets/app.sock"
+
+
+class Installed(Machine):
+    """A machine with the package, and what tests ask of it."""
+
+    vps: Vps
+    cloud: Cloud
+
+    def digest(self, name: str, user: str = USER) -> str:
+        """Return SHA-256 of what the application reads, made inside."""
+        done = self.run(
+            f"set -o pipefail; {APP} --fail http://x/v1/secrets/{name} | sha256sum", user=user, check=False
+        )
+        return "" if done.code else done.out.split()[0]
+
+    def reads(self, name: str, value: bytes) -> bool:
+        """Tell whether the application reads this value."""
+        return self.digest(name) == hashlib.sha256(value).hexdigest()
+
+    def status(self) -> dict[str, Any]:
+        """Return the status document."""
+        content: dict[str, Any] = json.loads(self.run("vps-secrets status --json", check=False).out)
+        return content
+
+    def refresh(self) -> None:
+        """Have Barbican read now."""
+        self.run("vps-secrets refresh")
+
+    def kill(self) -> None:
+        """Kill the agent as the kernel would."""
+        self.run(f"kill -KILL {self.pid()}")
+
+    def setup(self, *options: str, given: str | None = None, check: bool = True) -> Done:
+        """Run ``vps-secrets setup`` with what it needs; ``options`` come last and win."""
+        account = self.cloud.runtime[self.vps.vps_id]
+        words = [
+            *("--vps-id", self.vps.vps_id, "--container", self.vps.container_ref),
+            *("--auth-url", self.cloud.auth_url, "--application-credential-id", account.credential.id),
+            *("--user", USER, *options),
+        ]
+        secret = account.credential.secret if given is None else given
+        return self.run(f"vps-secrets setup {' '.join(words)}", given=secret, check=check)
+
+
+@contextlib.contextmanager
+def booted(rootfs: Path, deb: Path) -> Iterator[Installed]:
+    """Boot, and install the package as a user would."""
+    with Installed(rootfs, f"--bind-ro={deb.parent}:/debs") as machine:
+        machine.run(f"useradd --create-home {USER}; apt-get install --yes /debs/{deb.name}")
+        yield machine
+
+
+def set_up(machine: Installed, cloud: Cloud, vps_id: str) -> None:
+    """Make a VPS in the cloud and the machine its agent."""
+    machine.cloud = cloud
+    machine.vps = cloud.vps(vps_id, VALUES)
+    machine.setup()

@@ -1,0 +1,120 @@
+"""The package: installed, set up, upgraded, removed; what an operator is told when something is wrong."""
+
+from __future__ import annotations
+
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.system.installed import AGENT, APP, USER, VALUES, set_up
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.cloud.cloud import Cloud
+    from tests.system.installed import Installed
+
+PATH_OF = "/etc/vps-secrets-agent"
+
+
+def test_without_a_configuration_it_waits_and_says_what_to_do(bare: Installed) -> None:
+    """Enabled and started, no loop, whoever asks is told; reload goes on once there is a configuration."""
+    bare.until(lambda: bare.show(AGENT, "ActiveState") == "active")
+    assert bare.show(AGENT, "UnitFileState") == "enabled"
+    assert "vps-secrets setup" in bare.show(AGENT, "StatusText")
+    assert bare.run("systemctl is-system-running").out.strip() == "running"
+    for _ in range(30):
+        asked = bare.run(f"{APP} http://x/v1/secrets/A", check=False)
+        assert "not-configured" in asked.out
+    told = bare.run("vps-secrets status", check=False)
+    assert told.code == 1
+    assert "No such file" in told.err
+    assert bare.show(AGENT, "NRestarts") == "0"
+    bare.write(f"{PATH_OF}/agent.toml", 'vps_id = "x"\nnonsense = 1\n')
+    bare.run(f"systemctl reload {AGENT}")
+    bare.until_said("agent.toml: nonsense:", "--unit", AGENT)
+    bare.run(f"systemctl restart {AGENT}")
+    told = bare.run("vps-secrets status", check=False)
+    assert "container" in told.err
+    bare.run(f"rm {PATH_OF}/agent.toml")
+
+
+def test_first_boot(bare: Installed, cloud: Cloud, rootfs: Path) -> None:
+    """Setup as root without a terminal: what it refuses, what it writes, and the first reading."""
+    vps_id = f"vps-first-{rootfs.name}"
+    bare.cloud, bare.vps = cloud, cloud.vps(vps_id, VALUES)
+    assert bare.run("vps-secrets setup --vps-id x", check=False).code == 2
+    assert bare.run("vps-secrets setup", user=USER, check=False).code == 4
+    refused = bare.setup(given="", check=False)
+    assert (refused.code, "one line with the secret" in refused.err) == (1, True)
+    refused = bare.setup("--user", "nobody-here", check=False)
+    assert "there is no user nobody-here" in refused.err
+    refused = bare.setup("--auth-url", "nonsense", check=False)
+    assert "keystone.auth_url" in refused.err
+    assert bare.run(f"ls {PATH_OF}").out == ""
+    wrong = bare.setup(given="not-the-secret", check=False)
+    assert wrong.code == 1
+    assert "Keystone" in wrong.out
+    refused = bare.setup(check=False)
+    assert "--replace" in refused.err
+    done = bare.setup("--replace")
+    assert "first reading  2 secrets: DATABASE_URL, JWT_SECRET" in done.out
+    for name, value in VALUES.items():
+        assert bare.reads(name, value)
+    secret = cloud.runtime[vps_id].credential.secret
+    assert bare.run(f"grep --recursive --fixed-strings '{secret}' /etc /run /var", check=False).code == 1
+    assert bare.run(f"stat --format %a {PATH_OF}/keystone-credential.cred").out.strip() == "600"
+    assert bare.run(f"{APP} http://x/v1/secrets/JWT_SECRET", user="nobody", check=False).code == 7
+    assert "not-granted" in bare.run(f"{APP} http://x/v1/secrets/JWT_SECRET").out
+
+
+def test_a_credential_of_another_machine_is_told(own: Installed) -> None:
+    """An image that was cloned, or a file that was damaged: fetch does not start, and the way is shown."""
+    own.run(f"systemctl stop {AGENT}; rm /var/lib/systemd/credential.secret")
+    own.run(
+        "echo other | systemd-creds encrypt --with-key=host --name=other - /dev/null; systemctl start "
+        + AGENT
+    )
+    status = own.status()
+    assert status["state"] == "starting"
+    assert status["failure"]["step"] in {"fetch process", "credential"}
+    assert "vps-secrets-fetch" in own.messages("--unit", AGENT)
+    assert "CREDENTIALS" in own.messages()
+    assert own.setup("--replace").code == 0
+    assert own.reads("JWT_SECRET", VALUES["JWT_SECRET"])
+
+
+def test_upgrade_removal_and_purge(bare: Installed, cloud: Cloud, deb: Path, rootfs: Path) -> None:
+    """The configuration outlives a removal; a purge leaves the system users and nothing else."""
+    set_up(bare, cloud, f"vps-purge-{rootfs.name}")
+    generation = bare.status()["generation"]
+    bare.run(f"apt-get install --yes --reinstall /debs/{deb.name}")
+    assert bare.status()["generation"] == generation
+    bare.run("apt-get remove --yes vps-secrets-agent")
+    assert bare.run(f"ls {PATH_OF}").out.split() == ["agent.toml", "keystone-credential.cred"]
+    assert bare.run("ls /run/vps-secrets/*.sock", check=False).out == ""
+    bare.run("apt-get purge --yes vps-secrets-agent")
+    left = bare.run("find / -xdev -name '*vps-secrets*' -not -path '/proc/*' -not -path '/debs*'").out.split()
+    left = [path for path in left if not path.startswith(("/var/lib/dpkg", "/var/log", "/var/cache"))]
+    assert left == []
+    assert bare.run("systemctl --failed --no-legend").out == ""
+
+
+@pytest.mark.parametrize("unit", ["vps-secrets-agent.service", "vps-secrets-fetch@1.service"])
+def test_exposure(serving: Installed, unit: str) -> None:
+    """Systemd's own score: serve below 1.0, fetch at most 1.2."""
+    limit = 9 if "agent" in unit else 12
+    serving.run(f"systemd-analyze security --threshold={limit} --no-pager {unit}")
+
+
+def test_lintian(deb: Path, rootfs: Path) -> None:
+    """No error and no warning, on the machine that built it."""
+    if rootfs.name == "bookworm":
+        done = subprocess.run(
+            ["lintian", "--pedantic", "--fail-on", "error,warning", str(deb)],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout
