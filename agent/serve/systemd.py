@@ -24,21 +24,25 @@ class Systemd:
         if not self._ready or self._reloading:
             lines.append("READY=1")
             self._ready, self._reloading = True, False
-        self._notifier.notify("\n".join(lines))
+        self._tell("\n".join(lines))
 
     def waiting(self, status: str) -> None:
         """Tell that there is nothing to do until somebody acts: the start is over."""
-        self._notifier.notify(f"STATUS={status}\nREADY=1")
+        self._tell(f"STATUS={status}\nREADY=1")
 
     def reloading(self) -> None:
         """Tell that a reload has begun; it ends with the next cycle."""
         if self._ready:
             self._reloading = True
-            self._notifier.notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+            self._tell(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
     def stopping(self) -> None:
         """Tell that the agent ends."""
-        self._notifier.notify("STOPPING=1")
+        self._tell("STOPPING=1")
+
+    def _tell(self, message: str) -> None:
+        """Send one message. sdnotify encodes Latin-1 and drops, without a word, what has no place in it."""
+        self._notifier.notify(message.encode().decode("latin-1"))
 
     async def watchdog(self) -> None:
         """Show, twice as often as asked for, that the event loop is alive (WatchdogSec=)."""
@@ -46,5 +50,5 @@ class Systemd:
         if not microseconds.isdecimal() or not int(microseconds):
             return
         while True:
-            self._notifier.notify("WATCHDOG=1")
+            self._tell("WATCHDOG=1")
             await asyncio.sleep(int(microseconds) / 2_000_000)

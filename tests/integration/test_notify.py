@@ -7,17 +7,20 @@ import socket
 from typing import TYPE_CHECKING
 
 from agent.core.errors import Failure, Fault, Step
+from agent.serve.systemd import Systemd
 from tests.fakes.fetch_server import World
 from tests.integration.running import Agent, fake_configuration
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import pytest
+
 GRANT = '[[grant]]\nuser = "root"\nsecrets = ["*"]\n'
 
 
 def test_readiness_status_reload_watchdog_and_end(tmp_path: Path) -> None:
-    """Ready only when there is something to serve; a reload ends with its reading; the watchdog is fed."""
+    """Ready when the first reading has ended; a reload ends with its reading; the watchdog is fed."""
     world = World()
     world.put("A", b"canary")
     world.failure = Failure(Step.BARBICAN, Fault.TRANSIENT, "to read the container", "wait", 503)
@@ -37,9 +40,9 @@ def test_readiness_status_reload_watchdog_and_end(tmp_path: Path) -> None:
         with Agent(lambda directory: fake_configuration(directory, world, GRANT)[1], environ) as agent:
             agent.start()
             failed = until("STATUS=starting", "Barbican failed (HTTP 503)")
-            assert "READY=1" not in failed
+            assert "READY=1" in failed, "the start is over, or apt would wait for Barbican (docs/adr/0005)"
             world.failure = None
-            until("READY=1", "STATUS=ready; generation 1, 1 secrets")
+            assert "READY=1" not in until("STATUS=ready; generation 1, 1 secrets")
             until("WATCHDOG=1")
             agent.signal(signal.SIGHUP)
             until("RELOADING=1", "MONOTONIC_USEC=")
@@ -49,3 +52,13 @@ def test_readiness_status_reload_watchdog_and_end(tmp_path: Path) -> None:
             assert agent.process is not None
             assert agent.process.wait(20) == 0
         assert ("canary" in "".join(told)) is False
+
+
+def test_a_status_in_any_script_arrives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sdnotify would drop it, and READY=1 with it: systemd would wait in vain."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(tmp_path / "notify"))
+        systemd.settimeout(5)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        Systemd().waiting("https://… ключ")
+        assert systemd.recv(4096).decode() == "STATUS=https://… ключ\nREADY=1"

@@ -73,7 +73,7 @@ def test_a_credential_of_another_machine_is_told(own: Installed) -> None:
     """An image that was cloned, or a file that was damaged: fetch does not start, and the way is shown."""
     own.run(f"systemctl stop {AGENT}; rm /var/lib/systemd/credential.secret")
     own.run(
-        "echo other | systemd-creds encrypt --with-key=host --name=other - /dev/null; systemctl start "
+        "echo other | systemd-creds encrypt --with-key=host --name=other - /run/other; systemctl start "
         + AGENT
     )
     status = own.status()
