@@ -60,5 +60,7 @@ def test_a_status_in_any_script_arrives(tmp_path: Path, monkeypatch: pytest.Monk
         systemd.bind(str(tmp_path / "notify"))
         systemd.settimeout(5)
         monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
-        Systemd().waiting("https://… ключ")
+        agent = Systemd()
+        agent.waiting("https://… ключ")
+        agent._notifier.socket.close()
         assert systemd.recv(4096).decode() == "STATUS=https://… ключ\nREADY=1"

@@ -66,6 +66,7 @@ class Machine:
         self.state = Path("/run", self.name)
         self.state.mkdir(mode=0o755)
         self._process: subprocess.Popen[bytes] | None = None
+        self._started: list[subprocess.Popen[str]] = []
         self.leader = 0
 
     def __enter__(self) -> Self:
@@ -122,6 +123,10 @@ class Machine:
 
     def close(self) -> None:
         """Shut down, and give everything back."""
+        for started in self._started:
+            if started.returncode is None:
+                started.kill()
+                started.communicate()
         if self._process is not None:
             self._process.terminate()  # nspawn turns it into a clean halt
             try:
@@ -155,14 +160,16 @@ class Machine:
         return done
 
     def start(self, *command: str) -> subprocess.Popen[str]:
-        """Start a command inside."""
-        return subprocess.Popen(
+        """Start a command inside; it ends with the machine at the latest."""
+        started = subprocess.Popen(
             self.command(*command),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
+        self._started.append(started)
+        return started
 
     def write(self, path: str, text: str, mode: int = 0o644) -> None:
         """Write a file inside."""
