@@ -6,7 +6,7 @@ once, when a file is made, and overwritten with zeros before it is given up.
 
 A file tells by itself what is in it, so that another process can adopt it (agent/serve/descriptors.py)::
 
-    magic, moments, counts, SHA-256 of all that follows | sizes | index (text of the owner's) | payloads
+    magic, moments, counts, SHA-256 of counts and the rest | sizes | index (text of the owner's) | payloads
 """
 
 from __future__ import annotations
@@ -28,8 +28,9 @@ MOST_PAYLOADS: Final = 1024
 MOST_BYTES: Final = 64 * 1024 * 1024
 SECRET, ORDINARY = "memfd_secret", "memfd"
 
-_MAGIC: Final = b"vps-sec\x01"  # the last byte is the version of this layout
+_MAGIC: Final = b"vps-sec\x02"  # the last byte is the version of this layout
 _MOMENTS: Final = struct.Struct("=3d")
+_COUNTS: Final = struct.Struct("=IIQ")  # payloads, index bytes, payload bytes
 _HEAD: Final = struct.Struct("=8s3dIIQ32s")  # magic, moments, payloads, index bytes, payload bytes, digest
 _MOMENTS_AT: Final = len(_MAGIC)
 _SYS_MEMFD_SECRET: Final = 447  # the same number on every architecture since Linux 5.14
@@ -70,13 +71,14 @@ class MemoryFile:
     ) -> None:
         sizes = struct.pack(f"={len(payloads)}Q", *map(len, payloads))
         content = sum(map(len, payloads))
+        counts = (len(payloads), len(index), content)
         self.index: Final = index
         self.size: Final = max(mmap.PAGESIZE, _HEAD.size + len(sizes) + len(index) + content)
         self.kind, self.locked, self.fd, self._map = _make(self.size)
         self.views: Final = self._write(payloads, sizes)
         """One view per payload, in their order; the file's only way out."""
-        digest = _digest(self._map)
-        _HEAD.pack_into(self._map, 0, _MAGIC, *_numbers(moments), len(payloads), len(index), content, digest)
+        digest = _digest(counts, self._map)
+        _HEAD.pack_into(self._map, 0, _MAGIC, *_numbers(moments), *counts, digest)
 
     @classmethod
     def adopt(cls, fd: int) -> Self:
@@ -113,7 +115,7 @@ class MemoryFile:
             raise AdoptionError("another version of the agent made it")
         if count > MOST_PAYLOADS or max(start + index_bytes + content, mmap.PAGESIZE) != size:
             raise AdoptionError("its lengths do not fit: it is damaged")
-        if digest != _digest(mapping):
+        if digest != _digest((count, index_bytes, content), mapping):
             raise AdoptionError("its digest does not fit: it is damaged")
         sizes = struct.unpack_from(f"={count}Q", mapping, _HEAD.size)
         if sum(sizes) != content:
@@ -201,10 +203,12 @@ def _numbers(moments: Moments) -> tuple[float, ...]:
     return tuple(_NONE if moment is None else moment for moment in moments)
 
 
-def _digest(mapping: mmap.mmap) -> bytes:
-    """Return SHA-256 of all that follows the head, through a view: nothing is copied."""
+def _digest(counts: tuple[int, int, int], mapping: mmap.mmap) -> bytes:
+    """Return SHA-256 of the head's counts and all that follows it, through a view: no payload is copied."""
+    digest = hashlib.sha256(_COUNTS.pack(*counts))
     with memoryview(mapping) as whole, whole[_HEAD.size :] as rest:
-        return hashlib.sha256(rest).digest()
+        digest.update(rest)
+    return digest.digest()
 
 
 def _cut(mapping: mmap.mmap, start: int, sizes: Sequence[int]) -> list[memoryview]:
