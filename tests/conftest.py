@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,6 +11,10 @@ from tests.cloud.cloud import Cloud
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+
+# A shell starts what runs in the background with SIGINT ignored, and a program under test would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
