@@ -55,6 +55,7 @@ class Connection:
     """A connection of ``peer``. ``deadline`` is when the server ends it, on the loop's clock (s)."""
 
     __slots__ = (
+        "_descriptor",
         "_drained",
         "_ended",
         "_last",
@@ -82,6 +83,7 @@ class Connection:
         self._server: Final = server
         self._loop: Final = server.loop
         self._socket: Final = accepted
+        self._descriptor: Final = accepted.fileno()  # asyncio would make a repr of a socket that is new to it
         self._who: Final = audit.caller(server.door.name, peer)
         self._phase = _Phase.IDLE
         self._received = b""
@@ -124,7 +126,7 @@ class Connection:
         self._read(wanted=False)
         self._phase = _Phase.CLOSED
         if self._unsent is not None:
-            self._loop.remove_writer(self._socket)
+            self._loop.remove_writer(self._descriptor)
             self._unsent = None
         self._socket.close()
         if self._task is not None:
@@ -166,10 +168,10 @@ class Connection:
         """Have the event loop tell what comes, or leave it in the kernel."""
         if self._reading and not wanted:
             self._reading = False
-            self._loop.remove_reader(self._socket)
+            self._loop.remove_reader(self._descriptor)
         elif wanted and not (self._reading or self._ended or self._phase is _Phase.CLOSED):
             self._reading = True
-            self._loop.add_reader(self._socket, self._readable)
+            self._loop.add_reader(self._descriptor, self._readable)
 
     def _hung_up(self) -> None:
         """The caller has closed its half: it gets the answers to what it asked, unless it listened."""
@@ -256,7 +258,7 @@ class Connection:
         if sent == sum(map(len, parts)):
             return True
         self._unsent = memoryview(b"".join(parts))[sent:]
-        self._loop.add_writer(self._socket, self._writable)
+        self._loop.add_writer(self._descriptor, self._writable)
         self._arm(self._server.crowd.limits.idle_timeout)
         return False
 
@@ -271,7 +273,7 @@ class Connection:
             return
         if not self._unsent:
             self._unsent = None
-            self._loop.remove_writer(self._socket)
+            self._loop.remove_writer(self._descriptor)
             if self._drained is not None:
                 self._drained.set_result(None)
             else:
