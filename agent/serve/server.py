@@ -88,7 +88,11 @@ class Server:
         self.loop.add_reader(listener, self._acceptable)
 
     def stop(self) -> None:
-        """Accept no more."""
+        """Accept no more; each answer from now on is the last one of its connection, and says so."""
+        self.draining = True
+        self._pause()
+
+    def _pause(self) -> None:
         if self._listener is not None:
             self.loop.remove_reader(self._listener)
             self._listener = None
@@ -100,7 +104,6 @@ class Server:
         carries ``Connection: close``, and an idle one is closed only after a last look at what has come.
         """
         self.stop()
-        self.draining = True
         await self._empty(DRAIN_S)
         for connection in list(self._connections):
             connection.retire()
@@ -143,7 +146,7 @@ class Server:
             self._emptied.set()
 
     def _acceptable(self) -> None:
-        assert self._listener is not None  # noqa: S101  # stop() also ends the calls of this
+        assert self._listener is not None  # noqa: S101  # _pause() also ends the calls of this
         for _ in range(ACCEPTED_IN_A_TURN):
             try:
                 accepted, _address = self._listener.accept()
@@ -151,7 +154,7 @@ class Server:
                 return
             except OSError as error:
                 listener = self._listener
-                self.stop()
+                self._pause()
                 self.loop.call_later(ACCEPT_AGAIN_S, self._accept_again, listener)
                 _log.error("no connection can be accepted for %s s: %s", ACCEPT_AGAIN_S, error.strerror)
                 return
