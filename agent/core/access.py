@@ -107,6 +107,11 @@ def decide(peer: Peer | None, name: SecretName, grants: tuple[Grant, ...]) -> De
     return _DENIED
 
 
+def means(peer: Peer, grants: tuple[Grant, ...]) -> bool:
+    """Tell whether any grant means this caller, whatever the names."""
+    return any(grant.mismatch(peer) is None for grant in grants)
+
+
 def explain(peer: Peer, name: SecretName, grants: tuple[Grant, ...]) -> list[str]:
     """Return one line per grant: why it lets this caller read this name, or why not."""
     lines = []

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import re
-import uuid
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, NewType, NoReturn
@@ -24,6 +23,7 @@ Version = NewType("Version", str)
 """The UUID of one Barbican secret, in its canonical lower-case form."""
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
+_VERSION: Final = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}")
 _VPS_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -40,11 +40,7 @@ def parse_vps_id(untrusted_id: str) -> str | None:
 
 def parse_version(untrusted_version: str) -> Version | None:
     """Return the version if it is a UUID in canonical form, else None."""
-    try:
-        canonical = str(uuid.UUID(untrusted_version))
-    except ValueError:
-        return None
-    return Version(canonical) if canonical == untrusted_version else None
+    return Version(untrusted_version) if _VERSION.fullmatch(untrusted_version) else None
 
 
 def strip_prefix(vps_id: str, untrusted_full_name: str) -> SecretName | None:

@@ -9,9 +9,7 @@ from __future__ import annotations
 import base64
 from typing import TYPE_CHECKING, Final
 
-from aiohttp import web
-
-from agent.core.access import decide
+from agent.core.access import decide, means
 from agent.core.errors import (
     BAD_PARAMETER,
     NO_PEER,
@@ -25,23 +23,14 @@ from agent.core.errors import (
 )
 from agent.serve import clock, freshness, watch
 from agent.serve.audit import Record
-from agent.serve.responses import (
-    AGE,
-    CONTENT_TYPE,
-    ETAG,
-    GENERATION,
-    IF_NONE_MATCH,
-    STALE,
-    headers,
-    json_response,
-)
-from agent.serve.server import Answer
+from agent.serve.responses import Answer, Response, field, json_response
 from agent.serve.target import Target, name_of
 
 if TYPE_CHECKING:
     from agent.core.access import Peer
+    from agent.core.http import Request
     from agent.core.secret import Secret, SecretName, Snapshot
-    from agent.serve.connection import Connection
+    from agent.serve.responses import Said
     from agent.serve.state import State
 
 NAME: Final = "app"
@@ -51,10 +40,20 @@ _SECRETS: Final = "/v1/secrets/"
 class AppDoor:
     """Answers the requests of docs/socket-api.md over ``state``."""
 
+    name: Final = NAME
+
     def __init__(self, state: State) -> None:
         self._state = state
 
-    async def answer(self, request: web.BaseRequest, connection: Connection) -> Answer:
+    def wants_unit(self) -> bool:
+        """Tell whether a grant names a unit, so that a caller's must be looked up."""
+        return any(grant.unit for grant in self._state.grants)
+
+    def knows(self, peer: Peer) -> bool:
+        """Tell whether a grant means the caller."""
+        return means(peer, self._state.grants)
+
+    def answer(self, request: Request, peer: Peer | None) -> Said:
         """Decide one request.
 
         Raises:
@@ -64,17 +63,17 @@ class AppDoor:
         if target.path == "/v1/health/live":
             target.allow("GET")
             return Answer(Record("served", 200, target.path, {}), json_response({"live": True}))
-        if connection.peer is None:
+        if peer is None:
             raise RequestError(NO_PEER)
         if target.path.startswith(_SECRETS):
-            return self._secret(target, connection.peer, request.headers.get(IF_NONE_MATCH, ""))
+            return self._secret(target, peer, request.fields.get("if-none-match", ""))
         if target.path == "/v1/secrets":
-            return self._list(target, connection.peer)
+            return self._list(target, peer)
         if target.path == "/v1/bundle":
-            return self._bundle(target, connection.peer, request.headers.get(IF_NONE_MATCH, ""))
+            return self._bundle(target, peer, request.fields.get("if-none-match", ""))
         if target.path == "/v1/watch":
-            streams = "text/event-stream" in request.headers.get("Accept", "")
-            return await watch.answer(self._state, target, connection, streams=streams)
+            streams = "text/event-stream" in request.fields.get("accept", "")
+            return watch.answer(self._state, target, peer, streams=streams)
         if target.path == "/v1/health/ready":
             return self._ready(target)
         raise RequestError(NO_SUCH_PATH, "there are /v1/secrets, /v1/bundle, /v1/watch and /v1/health/ready")
@@ -90,14 +89,12 @@ class AppDoor:
         secret = self._version(target, snapshot, name)
         facts = secret.facts
         age = freshness.age(self._state)
-        more = headers(
-            (ETAG, f'"{facts.version}"'),
-            (GENERATION, str(snapshot.generation)),
-            (AGE, str(int(age))),
-            (CONTENT_TYPE, facts.content_type),
+        fields = (
+            f'ETag: "{facts.version}"\r\nSecrets-Generation: {snapshot.generation}\r\nAge: {int(age)}\r\n'
+            f"Content-Type: {facts.content_type}\r\n"
         )
         if name in snapshot.kept or age > self._state.config.staleness.fresh_for:
-            more += ((STALE, "true"),)
+            fields += "Secrets-Stale: true\r\n"
         same = bool(if_none_match) and _matches(if_none_match, facts.version)
         record = Record(
             "served",
@@ -108,8 +105,8 @@ class AppDoor:
             (decision.grant.index + 1,),
         )
         if same:
-            return Answer(record, web.Response(status=304, headers=more))
-        return Answer(record, web.Response(body=secret.reveal(), headers=more))
+            return Answer(record, Response(304, fields))
+        return Answer(record, Response(200, fields, secret.reveal()))
 
     def _version(self, target: Target, snapshot: Snapshot, name: SecretName) -> Secret:
         """Return the version that was asked for."""
@@ -140,14 +137,14 @@ class AppDoor:
         snapshot = self._snapshot()
         readable = self._readable(snapshot, peer)
         etag = f"g{self._state.started:.0f}-{snapshot.generation}"
-        more = headers((ETAG, f'"{etag}"'), (GENERATION, str(snapshot.generation)))
+        fields = field("ETag", f'"{etag}"') + field("Secrets-Generation", str(snapshot.generation))
         versions: dict[str, str | None] = {name: secret.facts.version for name, secret in readable.items()}
         if _matches(if_none_match, etag):
             record = Record("served", 304, target.path, versions, snapshot.generation)
-            return Answer(record, web.Response(status=304, headers=more))
+            return Answer(record, Response(304, fields))
         record = Record("served", 200, target.path, versions, snapshot.generation)
         values = {name: _as_json(secret.reveal()) for name, secret in readable.items()}
-        return Answer(record, json_response({"generation": snapshot.generation, "secrets": values}, more))
+        return Answer(record, json_response({"generation": snapshot.generation, "secrets": values}, fields))
 
     def _ready(self, target: Target) -> Answer:
         """Tell whether the application can rely on what is served."""

@@ -1,216 +1,343 @@
-"""One connection to a door: aiohttp's HTTP server with our limits, the peer taken once, problems for errors.
+"""One connection to a door: takes requests off its socket, has them decided in order, writes the answers.
 
-Owns the timers of one connection. Limits: connections in all and per uid, size of the request line and of
-the headers, time to send a request, idle time, requests a second per uid. aiohttp has no time limit for a
-request's head, hence the timers here.
+Nobody else touches the socket. Memory is bounded: what a caller sends meanwhile waits in the kernel, and
+nothing more is answered while it does not read. One request is taken in a turn of the event loop, so that a
+caller with many of them does not keep the others waiting.
 """
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
+import enum
 import logging
-from typing import TYPE_CHECKING, Any, Final
+import math
+import socket
+from typing import TYPE_CHECKING, Final
 
-from aiohttp import web
-from aiohttp.http_exceptions import BadHttpMessage, LineTooLong
-
+from agent.core import http
 from agent.core.errors import (
     BAD_REQUEST,
+    BODY_NOT_EXPECTED,
     HEADERS_TOO_LARGE,
     INTERNAL,
-    TOO_MANY_CONNECTIONS,
     URI_TOO_LONG,
-    Problem,
     RequestError,
 )
-from agent.serve import audit, peer
-from agent.serve.responses import problem_response, raw_problem
+from agent.serve import audit
+from agent.serve.audit import Record
+from agent.serve.responses import Answer, Waiting, head, problem_response
 
 if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import AsyncGenerator
+
     from agent.core.access import Peer
     from agent.serve.server import Server
 
-LONGEST_LINE: Final = 4096
-"""Bytes of a request line: the longest name and every parameter take less than a tenth of it."""
+CHUNK: Final = 16384
+"""How many bytes are read at once."""
+LINGER_S: Final = 1.0
+"""How long a caller that was refused may go on sending, so that it finds the answer and no broken pipe."""
+NO_REQUEST: Final = frozenset({BAD_REQUEST, BODY_NOT_EXPECTED, HEADERS_TOO_LARGE, URI_TOO_LONG})
+"""After one of these nobody knows where the next request would begin."""
 
 _log: Final = logging.getLogger("agent.door")
 
 
-class Connection(web.RequestHandler):
-    """A connection. ``peer`` is who made it, ``gone`` is set when it is lost or half-closed.
+class _Phase(enum.Enum):
+    IDLE = enum.auto()  # a request is awaited, or a part of one is there
+    BUSY = enum.auto()  # a request is being answered
+    LINGERING = enum.auto()  # all is said: what still comes is dropped
+    CLOSED = enum.auto()
 
-    ``crowded`` tells that so much came at once that a head may be in it which is larger than allowed.
-    """
+
+class Connection:
+    """A connection of ``peer``. ``deadline`` is when the server ends it, on the loop's clock (s)."""
 
     __slots__ = (
-        "_counted",
-        "_crowd",
-        "_deadline",
-        "_door",
-        "_half_closed",
-        "_head_bytes",
-        "_timer",
-        "_traffic",
-        "_wants_unit",
+        "_descriptor",
+        "_drained",
+        "_ended",
+        "_last",
+        "_listens",
+        "_loop",
+        "_phase",
+        "_reading",
+        "_received",
+        "_server",
+        "_socket",
+        "_task",
+        "_unanswered",
+        "_unsent",
         "_who",
-        "crowded",
-        "gone",
+        "deadline",
         "peer",
+        "stranger",
     )
 
-    def __init__(self, server: Server, **settings: Any) -> None:
-        super().__init__(server, loop=asyncio.get_running_loop(), **settings)
-        self._crowd = server.crowd
-        self._traffic = server.traffic
-        self._door = server.door
-        self._wants_unit = server.wants_unit
-        self._timer: asyncio.TimerHandle | None = None
-        self._deadline: float | None = None
-        self._who = audit.caller(self._door, None)
-        self._counted = False
-        self._half_closed = False
-        self._head_bytes = 0
-        self.peer: Peer | None = None
-        self.crowded = False
-        self.gone = asyncio.Event()
+    def __init__(self, server: Server, accepted: socket.socket, peer: Peer | None, *, stranger: bool) -> None:
+        """``stranger`` is for the server: whether no grant meant the peer when it connected."""
+        self.peer: Final = peer
+        self.stranger: Final = stranger
+        self.deadline = math.inf
+        self._server: Final = server
+        self._loop: Final = server.loop
+        self._socket: Final = accepted
+        self._descriptor: Final = accepted.fileno()  # asyncio would make a repr of a socket that is new to it
+        self._who: Final = audit.caller(server.door.name, peer)
+        self._phase = _Phase.IDLE
+        self._received = b""
+        self._reading = False
+        self._ended = False  # the caller has closed its half
+        self._last = False  # the connection ends with the next answer
+        self._unsent: memoryview | None = None
+        self._drained: asyncio.Future[None] | None = None  # a stream waits until all is sent
+        self._task: asyncio.Task[None] | None = None
+        self._listens = False  # the task is of no use to a caller that has closed its half
+        self._unanswered: http.Request | None = None  # what the task is to answer, and record
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Take the peer, count the connection, refuse it where there are too many."""
-        super().connection_made(transport)
-        self.peer = peer.of(transport, with_unit=self._wants_unit())
-        self._who = audit.caller(self._door, self.peer)
-        self._counted = self._crowd.enter(self.peer.uid if self.peer else -1)
-        if self._counted:
-            self._traffic.connections[self._door] += 1
-            self._arm(self._crowd.limits.idle_timeout)
+    def begin(self) -> None:
+        """Wait for the first request; often it is there already."""
+        self._arm(self._server.crowd.limits.idle_timeout)
+        self._readable()
+        self._read(wanted=True)
+
+    def late(self) -> None:
+        """The deadline has passed: end an idle connection in order, any other at once."""
+        if self._phase is _Phase.IDLE and not (self._received or self._last):
+            self.retire()
         else:
-            self._traffic.refused[self._door] += 1
-            self._refuse(TOO_MANY_CONNECTIONS)
+            self.close()
 
-    def connection_lost(self, exc: BaseException | None) -> None:
-        """Count the connection out and wake whoever waits on its behalf."""
-        if self._timer is not None:
-            self._timer.cancel()
-        if self._counted:
-            self._counted = False
-            self._crowd.leave(self.peer.uid if self.peer else -1)
-            self._traffic.connections[self._door] -= 1
-        self.gone.set()
-        super().connection_lost(exc)
-
-    def data_received(self, data: bytes) -> None:
-        """Bound a request's head: its time from its first byte on, and its size."""
-        if not self._counted:
+    def retire(self) -> None:
+        """End an idle connection; a request that has just come is the last one."""
+        if self._phase is not _Phase.IDLE:
             return
-        complete = self._request_count
-        if self._head_bytes + len(data) > self._crowd.limits.header_bytes:
-            self.crowded = True
-        super().data_received(data)
-        if self._request_count != complete:
-            self._head_bytes = 0
-        elif self._current_request is None and not self._messages:
-            if not self._head_bytes:
-                self._arm(self._crowd.limits.header_timeout)
-            self._head_bytes += len(data)
-            if self._head_bytes > self._crowd.limits.header_bytes:
-                self.record("?", record_of(HEADERS_TOO_LARGE))
-                self._refuse(HEADERS_TOO_LARGE)
+        self._last = True
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RD)  # what the caller sends from now on fails at its own end
+        self._arm(self._server.crowd.limits.header_timeout)
+        self._readable()
 
-    def eof_received(self) -> bool | None:  # type: ignore[override]  # asyncio's contract; aiohttp narrowed it
-        """A client that has closed its half still gets the answers to what it asked."""
-        self._half_closed = True
-        self.gone.set()  # a watcher that closes its half can't be told from one that has left
-        idle = self._waiter is not None and not self._waiter.done()
-        return bool(self._messages) or (self._request_count > 0 and not idle)
-
-    @property
-    def header_bytes(self) -> int:
-        """How large a request's head may be."""
-        return self._crowd.limits.header_bytes
-
-    def begin(self) -> float:
-        """A request's head is complete: no timer runs while it is answered. Return the wait its uid owes."""
-        self._deadline = None
-        if not self._crowd.limits.requests_per_second or self.peer is None:
-            return 0.0
-        return self._crowd.wait(self.peer.uid, self._loop.time())
-
-    def end(self) -> None:
-        """The answer is on its way: the next request may take the idle time to begin."""
-        if self._half_closed and not self._messages:
-            self._close = True
-        elif not self.gone.is_set():
-            self._arm(self._crowd.limits.idle_timeout)
-
-    def handle_error(
-        self,
-        request: web.BaseRequest,
-        status: int = 500,
-        exc: BaseException | None = None,
-        message: str | None = None,
-    ) -> web.StreamResponse:
-        """Answer what could not be parsed, or an error that nobody caught, with fixed text only."""
-        del request, message  # both quote what was received
-        problem = _problem_of(status, exc)
-        if problem is INTERNAL:
-            _log.error("a request failed with %s", type(exc).__name__)
-        self.record("?", record_of(problem))
-        response = problem_response(RequestError(problem))
-        response.force_close()
-        return response
-
-    def record(self, method: str, record: audit.Record) -> None:
-        """Write the request's audit record and count it.
-
-        Raises:
-            OSError: it could not be written, so nothing may be served.
-        """
-        audit.write(self._who, method, record)
-        self._traffic.requests[self._door, record.outcome] += 1
-
-    def _refuse(self, problem: Problem) -> None:
-        """Answer past the HTTP server, and close."""
-        if self.transport is not None:
-            self.transport.write(raw_problem(problem))
-        self.force_close()
-
-    def _arm(self, seconds: float | None) -> None:
-        """Close the connection in so many seconds, or not at all.
-
-        A timer per request would cost more than a request: the one there is looks at the deadline when it
-        fires, and only one that would fire too late is replaced.
-        """
-        if seconds is None:
-            self._deadline = None
+    def close(self) -> None:
+        """End at once, with what goes on for this caller."""
+        if self._phase is _Phase.CLOSED:
             return
-        self._deadline = self._loop.time() + seconds
-        if self._timer is None or self._timer.when() > self._deadline:
-            self._start_timer(self._deadline)
+        self._read(wanted=False)
+        self._phase = _Phase.CLOSED
+        if self._unsent is not None:
+            self._loop.remove_writer(self._descriptor)
+            self._unsent = None
+        self._socket.close()
+        if self._task is not None:
+            self._task.cancel()
+        if self._unanswered is not None:
+            gone = Record("served", 204, self._unanswered.path, {}, reason="caller-gone")
+            self._record(self._unanswered.method, gone)
+        self._server.forget(self)
 
-    def _start_timer(self, when: float) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = self._loop.call_at(when, self._late)
+    def _arm(self, seconds: float) -> None:
+        self.deadline = self._loop.time() + seconds
+        self._server.expect(self.deadline)
 
-    def _late(self) -> None:
-        self._timer = None
-        if self._deadline is None:
+    # What comes
+
+    def _readable(self) -> None:
+        try:
+            data = self._socket.recv(CHUNK)
+        except BlockingIOError:
             return
-        if self._loop.time() >= self._deadline:
-            self.force_close()
+        except OSError:
+            self.close()
+            return
+        if not data:
+            self._hung_up()
+        elif self._phase is _Phase.IDLE:
+            begins = not self._received
+            self._received += data
+            if not self._take() and begins:
+                self._arm(self._server.crowd.limits.header_timeout)
+        elif self._phase is _Phase.BUSY:
+            self._received += data
+            self._read(wanted=not self._has_enough())
+
+    def _has_enough(self) -> bool:
+        return len(self._received) > self._server.crowd.limits.header_bytes
+
+    def _read(self, *, wanted: bool) -> None:
+        """Have the event loop tell what comes, or leave it in the kernel."""
+        if self._reading and not wanted:
+            self._reading = False
+            self._loop.remove_reader(self._descriptor)
+        elif wanted and not (self._reading or self._ended or self._phase is _Phase.CLOSED):
+            self._reading = True
+            self._loop.add_reader(self._descriptor, self._readable)
+
+    def _hung_up(self) -> None:
+        """The caller has closed its half: it gets the answers to what it asked, unless it listened."""
+        self._read(wanted=False)
+        self._ended = True
+        if self._phase is not _Phase.BUSY or self._listens:
+            self.close()
+
+    def _take(self) -> bool:
+        """Take the first request, where it is all there, and have it answered."""
+        try:
+            end = http.head_end(self._received, self._server.crowd.limits.header_bytes)
+            if not end:
+                return False
+            untrusted_head, self._received = self._received[:end], self._received[end:]
+            request = http.parse(untrusted_head)
+        except RequestError as error:
+            self._phase = _Phase.BUSY
+            self._say("?", _refusal("", error))
         else:
-            self._start_timer(self._deadline)
+            self._phase = _Phase.BUSY
+            self._last = self._last or request.closes
+            self._answer(request)
+        return True
+
+    # What is decided
+
+    def _answer(self, request: http.Request) -> None:
+        try:
+            self._server.admit(request, self.peer)
+            said = self._server.door.answer(request, self.peer)
+        except Exception as error:  # noqa: BLE001  # rule 4 of docs: fixed text, see _refusal
+            said = _refusal(request.path, error)
+        if isinstance(said, Answer):
+            self._say(request.method, said)
+            return
+        self.deadline = math.inf  # the door bounds it
+        self._unanswered = request
+        self._listens = said.for_listener
+        self._task = self._loop.create_task(self._wait(request, said))
+
+    async def _wait(self, request: http.Request, waiting: Waiting) -> None:
+        try:
+            answer = await waiting.answer()
+        except Exception as error:  # noqa: BLE001  # as in _answer
+            answer = _refusal(request.path, error)
+        self._task, self._unanswered, self._listens = None, None, False
+        self._say(request.method, answer)
+
+    def _say(self, method: str, answer: Answer) -> None:
+        """Write the request's one audit record, then let the bytes leave."""
+        if not self._record(method, answer.record):
+            answer = _refusal("", RequestError(INTERNAL))
+        self._last = self._last or answer.closes or answer.stream is not None or self._server.draining
+        response = answer.response
+        start = head(response, closes=self._last, streams=answer.stream is not None)
+        if answer.stream is not None:
+            self._listens = True
+            self._task = self._loop.create_task(self._pour(start, answer.stream))
+        elif self._send(start, b"" if method == "HEAD" else response.body):
+            self._answered(lingers=answer.closes)
+
+    def _record(self, method: str, record: Record) -> bool:
+        """Write and count a record; False where it could not be written, so nothing may be served."""
+        try:
+            audit.write(self._who, method, record)
+        except OSError as error:
+            _log.error("no audit record could be written: %s", error.strerror)  # never a traceback
+            return False
+        self._server.traffic.requests[self._server.door.name, record.outcome] += 1
+        return True
+
+    # What leaves
+
+    def _send(self, *parts: bytes) -> bool:
+        """Write what the socket takes; False where the rest follows, or the connection is lost."""
+        try:
+            sent = self._socket.sendmsg(parts)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            self.close()
+            return False
+        if sent == sum(map(len, parts)):
+            return True
+        self._unsent = memoryview(b"".join(parts))[sent:]
+        self._loop.add_writer(self._descriptor, self._writable)
+        self._arm(self._server.crowd.limits.idle_timeout)
+        return False
+
+    def _writable(self) -> None:
+        assert self._unsent is not None  # noqa: S101  # else nobody asks whether it is writable
+        try:
+            self._unsent = self._unsent[self._socket.send(self._unsent) :]
+        except BlockingIOError:
+            return
+        except OSError:
+            self.close()
+            return
+        if not self._unsent:
+            self._unsent = None
+            self._loop.remove_writer(self._descriptor)
+            if self._drained is not None:
+                self._drained.set_result(None)
+            else:
+                self._answered()
+
+    async def _pour(self, start: bytes, stream: AsyncGenerator[bytes, None]) -> None:
+        """Write a stream as fast as the caller reads it, until it ends or the caller has gone."""
+        try:
+            await self._send_all(start)
+            async with contextlib.aclosing(stream):
+                async for part in stream:
+                    await self._send_all(part)
+        finally:
+            self._task = None
+            self.close()
+
+    async def _send_all(self, part: bytes) -> None:
+        if not self._send(part):
+            self._drained = self._loop.create_future()
+            await self._drained  # close() cancels the task
+        self.deadline = math.inf
+
+    def _answered(self, *, lingers: bool = False) -> None:
+        """The answer has left: go on with what has come meanwhile, or end."""
+        if self._last and not lingers:
+            self.close()
+        elif self._last:
+            self._linger()
+        elif self._received:
+            self._loop.call_soon(self._go_on)
+        else:
+            self._go_on()
+
+    def _go_on(self) -> None:
+        if self._phase is not _Phase.BUSY:
+            return
+        self._phase = _Phase.IDLE
+        limits = self._server.crowd.limits
+        if self._received and self._take():
+            self._read(wanted=not self._has_enough())
+        elif self._ended:
+            self.close()
+        else:
+            self._arm(limits.header_timeout if self._received else limits.idle_timeout)
+            self._read(wanted=True)
+
+    def _linger(self) -> None:
+        self._phase = _Phase.LINGERING
+        self._received = b""
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_WR)
+        self._arm(LINGER_S)
+        self._read(wanted=True)
+        if self._ended:
+            self.close()
 
 
-def record_of(problem: Problem, action: str = "", names: tuple[str, ...] = ()) -> audit.Record:
-    """Return the audit record of a request that was refused."""
-    return audit.Record(problem.outcome, problem.status, action, dict.fromkeys(names), reason=problem.type)
-
-
-def _problem_of(status: int, exc: BaseException | None) -> Problem:
-    if isinstance(exc, LineTooLong):
-        # its arguments are what was received, the limit, the size; only the request line has this limit
-        return URI_TOO_LONG if str(LONGEST_LINE) in map(str, exc.args[1:2]) else HEADERS_TOO_LARGE
-    if isinstance(exc, BadHttpMessage) or 400 <= status < 500:  # noqa: PLR2004  # RFC 9110, 15.5
-        return BAD_REQUEST
-    return INTERNAL
+def _refusal(action: str, error: Exception) -> Answer:
+    """Return the answer to a request that is refused or failed: fixed text, whatever went wrong."""
+    if not isinstance(error, RequestError):
+        _log.error(
+            "a request failed with %s", type(error).__name__
+        )  # no text, no traceback: they may hold values
+        error = RequestError(INTERNAL)
+    problem = error.problem
+    record = Record(problem.outcome, problem.status, action, dict.fromkeys(error.names), reason=problem.type)
+    return Answer(record, problem_response(error), closes=problem in NO_REQUEST)

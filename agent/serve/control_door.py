@@ -6,8 +6,6 @@ import os
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
-from aiohttp import web
-
 from agent import __version__
 from agent.core.access import decide, explain
 from agent.core.errors import (
@@ -21,8 +19,7 @@ from agent.core.errors import (
 from agent.serve import accounts, clock, freshness, metrics
 from agent.serve.app_door import describe
 from agent.serve.audit import Record
-from agent.serve.responses import CONTENT_TYPE, headers, json_response
-from agent.serve.server import Answer
+from agent.serve.responses import Answer, Response, Waiting, field, json_response
 from agent.serve.target import Target, name_of
 
 if TYPE_CHECKING:
@@ -30,8 +27,9 @@ if TYPE_CHECKING:
 
     from agent.core.access import Peer
     from agent.core.errors import Failure
-    from agent.serve.connection import Connection
+    from agent.core.http import Request
     from agent.serve.keeper import Refreshed
+    from agent.serve.responses import Said
     from agent.serve.state import State
 
 NAME: Final = "control"
@@ -41,23 +39,34 @@ METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 class ControlDoor:
     """Answers root, the members of ``admin_group`` and the agent's own user; ``refresh`` is the keeper's."""
 
+    name: Final = NAME
+
     def __init__(self, state: State, refresh: Callable[[], Awaitable[Refreshed]]) -> None:
         self._state = state
         self._refresh = refresh
 
-    async def answer(self, request: web.BaseRequest, connection: Connection) -> Answer:
+    def wants_unit(self) -> bool:
+        """Nobody's unit matters here."""
+        return False
+
+    def knows(self, peer: Peer) -> bool:
+        """Tell whether the caller is root, an administrator or the agent's own user."""
+        gid = accounts.gid_of(self._state.config.control.admin_group)
+        return peer.uid in {0, os.geteuid()} or (gid is not None and gid in peer.groups)
+
+    def answer(self, request: Request, peer: Peer | None) -> Said:
         """Decide one request.
 
         Raises:
             RequestError: the caller gets an error answer.
         """
         target = Target(request)
-        if not self._admits(connection.peer):
+        if peer is None or not self.knows(peer):
             group = self._state.config.control.admin_group
             raise RequestError(NOT_ADMIN, f"be root or a member of {group}")
         if target.path == "/v1/refresh":
             target.allow("POST")
-            return await self._answer_refresh(target)
+            return Waiting(lambda: self._answer_refresh(target))
         if target.path == "/v1/explain":
             target.allow("GET", "user", "unit", "name")
             return _answer(target, self._explain(target))
@@ -68,17 +77,11 @@ class ControlDoor:
             return _answer(target, self._manifest())
         if target.path == "/metrics":
             text = metrics.exposition(self._state).encode()
-            response = web.Response(body=text, headers=headers((CONTENT_TYPE, METRICS_TYPE)))
+            response = Response(200, field("Content-Type", METRICS_TYPE), text)
             return Answer(Record("served", 200, target.path, {}), response)
         raise RequestError(
             NO_SUCH_PATH, "there are /v1/status, /v1/refresh, /v1/manifest, /v1/explain and /metrics"
         )
-
-    def _admits(self, peer: Peer | None) -> bool:
-        if peer is None:
-            return False
-        gid = accounts.gid_of(self._state.config.control.admin_group)
-        return peer.uid in {0, os.geteuid()} or (gid is not None and gid in peer.groups)
 
     def _status(self) -> dict[str, object]:
         state, health, snapshot = self._state, self._state.store.health, self._state.store.snapshot

@@ -91,7 +91,7 @@ class CredentialsDoor:
 
     async def _answer(self, connection: _Connection) -> None:
         """Write the payload or the refusal, after its audit record; then close."""
-        caller = peer.of(connection.transport)
+        caller = peer.of(connection.transport.get_extra_info("socket"))
         asked = asked_by(connection.transport.get_extra_info("peername"))
         traffic = self._state.traffic
         traffic.connections[NAME] += 1

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from agent.config import Limits
+
+STRANGERS_SHARE: Final = 0.25
+"""The part of all connections that callers without any grant may have together."""
 
 
 class Crowd:
@@ -14,19 +17,30 @@ class Crowd:
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
+        self._all = 0
+        self._strangers = 0
         self._by_uid: Counter[int] = Counter()
         self._buckets: dict[int, tuple[float, float]] = {}
 
-    def enter(self, uid: int) -> bool:
-        """Count a connection in; False where there are too many already."""
-        full = self._by_uid.total() >= self.limits.connections
-        if full or self._by_uid[uid] >= self.limits.connections_per_uid:
+    def enter(self, uid: int, *, stranger: bool) -> bool:
+        """Count a connection in; False where there are too many already.
+
+        Strangers share a part of all: somebody with the uids of a whole range (subuid(5)) finds no grant,
+        and must not keep those out who have one.
+        """
+        limits = self.limits
+        full = self._all >= limits.connections or self._by_uid.get(uid, 0) >= limits.connections_per_uid
+        if full or (stranger and self._strangers >= limits.connections * STRANGERS_SHARE):
             return False
+        self._all += 1
+        self._strangers += stranger
         self._by_uid[uid] += 1
         return True
 
-    def leave(self, uid: int) -> None:
+    def leave(self, uid: int, *, stranger: bool) -> None:
         """Count a connection out."""
+        self._all -= 1
+        self._strangers -= stranger
         self._by_uid[uid] -= 1
         if not self._by_uid[uid]:
             del self._by_uid[uid]

@@ -49,10 +49,6 @@ if TYPE_CHECKING:
     from agent.serve.descriptors import Inherited
 
 CONTROL_MODE: Final = 0o660
-GOODBYE_S: Final = 2.0
-"""How long running requests may take once the agent stops."""
-ACCEPTED_S: Final = 0.02
-"""How long connections that asyncio has accepted take to become its protocols."""
 
 _log: Final = logging.getLogger("agent.daemon")
 
@@ -92,8 +88,10 @@ class Daemon:
             loop.add_signal_handler(signal.SIGHUP, self._reload)
             await self._keeping.check()
             self._keeper.drop_overdue()
-            servers = {app_door.NAME: self._app_server(), control_door.NAME: self._control_server()}
-            acceptors = [await _accept(stack, listeners[name], server) for name, server in servers.items()]
+            servers = self._servers()
+            for server in servers:
+                server.accept(listeners[server.door.name])
+                stack.callback(server.stop)
             await self._open_credentials(stack)
             self._say_hello()
             gc.freeze()  # what the start has made stays; looking through it for garbage would slow reads
@@ -103,13 +101,10 @@ class Daemon:
             _log.info("stopping")
             self._state.stopping = True
             self._systemd.stopping()
-            for listener in listeners.values():
-                loop.remove_reader(listener.fileno())
-            await asyncio.sleep(ACCEPTED_S)
+            for server in servers:
+                server.stop()
             self._state.store.wake()
-            await asyncio.gather(*(server.drain() for server in servers.values()))
-            for acceptor in acceptors:
-                acceptor.close()
+            await asyncio.gather(*(server.drain() for server in servers))
 
     def _say_hello(self) -> None:
         """Tell the journal and systemd how it begins."""
@@ -153,18 +148,13 @@ class Daemon:
         stack.push_async_callback(door.end)
         stack.callback(acceptor.close)
 
-    def _app_server(self) -> Server:
+    def _servers(self) -> tuple[Server, ...]:
         state = self._state
-        crowd = Crowd(state.config.app.limits)
-        return Server(AppDoor(state).answer, app_door.NAME, crowd, state.traffic, self._wants_unit)
-
-    def _wants_unit(self) -> bool:
-        return any(grant.unit for grant in self._state.grants)
-
-    def _control_server(self) -> Server:
-        state = self._state
-        door = ControlDoor(state, self._keeper.refresh)
-        return Server(door.answer, control_door.NAME, Crowd(state.config.control.limits), state.traffic)
+        control = ControlDoor(state, self._keeper.refresh)
+        return (
+            Server(AppDoor(state), Crowd(state.config.app.limits), state.traffic),
+            Server(control, Crowd(state.config.control.limits), state.traffic),
+        )
 
     def _reload(self) -> None:
         """Load the configuration again; a bad one is told and the one in force stays. Then read Barbican."""
@@ -252,19 +242,6 @@ class Daemon:
         if app_door.NAME in self._inherited.sockets and config.app.group is not None:
             found.append("app.group has no effect: vps-secrets-app.socket has SocketGroup=")
         return tuple(found)
-
-
-async def _accept(
-    stack: contextlib.AsyncExitStack, listener: socket.socket, server: Server
-) -> asyncio.Server:
-    """Accept connections; at the end let running requests end.
-
-    ``create_unix_server`` would remove systemd's socket when it closes (Python 3.13).
-    """
-    acceptor = await asyncio.get_running_loop().create_server(server, sock=listener, backlog=BACKLOG)
-    stack.push_async_callback(server.shutdown, GOODBYE_S)
-    stack.callback(acceptor.close)
-    return acceptor
 
 
 async def _cancel(tasks: list[asyncio.Task[None]]) -> None:

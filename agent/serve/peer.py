@@ -7,12 +7,9 @@ import select
 import socket
 import struct
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from agent.core.access import Peer
-
-if TYPE_CHECKING:
-    from asyncio import BaseTransport
 
 _UCRED: Final = struct.Struct("iII")  # struct ucred: pid, uid, gid
 _SO_PEERGROUPS: Final = 59  # asm-generic/socket.h; Linux 4.13 and newer
@@ -21,11 +18,8 @@ _MOST_GROUPS: Final = 65536  # NGROUPS_MAX
 _NOBODY: Final = 0xFFFFFFFF  # what SO_PEERCRED says where there are no credentials
 
 
-def of(transport: BaseTransport, *, with_unit: bool = False) -> Peer | None:
+def of(connection: socket.socket, *, with_unit: bool = False) -> Peer | None:
     """Return the caller of a connection, or None where the kernel does not tell: then all is denied."""
-    connection = transport.get_extra_info("socket")
-    if connection is None:
-        return None
     try:
         pid, uid, gid = _UCRED.unpack(
             connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)

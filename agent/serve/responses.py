@@ -1,40 +1,81 @@
-"""Answers of the doors: JSON, RFC 9457 problems, and the headers that all of them carry."""
+"""What a door says to a request, and how that is written: JSON, RFC 9457 problems, the headers of all."""
 
 from __future__ import annotations
 
+import functools
 import json
-from typing import TYPE_CHECKING, Final
-
-from aiohttp import web
-from multidict import istr
+import time
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
-    from agent.core.errors import Problem, RequestError
+    from collections.abc import AsyncGenerator, Callable, Coroutine
 
-Headers = tuple[tuple[str, str], ...]
+    from agent.core.errors import RequestError
+    from agent.serve.audit import Record
 
-# istr: multidict then has no case to fold on the way of every read
-AGE: Final = istr("Age")
-CONTENT_TYPE: Final = istr("Content-Type")
-ETAG: Final = istr("ETag")
-GENERATION: Final = istr("Secrets-Generation")
-IF_NONE_MATCH: Final = istr("If-None-Match")
-STALE: Final = istr("Secrets-Stale")
-_COMMON: Final = ((istr("Cache-Control"), "no-store"), (istr("Server"), "vps-secrets-agent"))
+_REASONS: Final = {
+    200: "OK",
+    204: "No Content",
+    304: "Not Modified",
+    400: "Bad Request",
+    403: "Forbidden",
+    404: "Not Found",
+    405: "Method Not Allowed",
+    413: "Content Too Large",
+    414: "URI Too Long",
+    429: "Too Many Requests",
+    431: "Request Header Fields Too Large",
+    500: "Internal Server Error",
+    502: "Bad Gateway",
+    503: "Service Unavailable",
+}
+_COMMON: Final = "Cache-Control: no-store\r\nServer: vps-secrets-agent\r\n"
+_WITHOUT_CONTENT: Final = frozenset({204, 304})  # RFC 9110, 15.3.5 and 15.4.5
+_CLOSES: Final = "Connection: close\r\n"
 
 
-def headers(*more: tuple[str, str]) -> Headers:
-    """Return the headers of every answer and ``more``."""
-    return _COMMON + more
+class Response(NamedTuple):
+    """An answer. ``fields`` are its own header lines, made with :func:`field`."""
+
+    status: int
+    fields: str = ""
+    body: bytes = b""
 
 
-def json_response(content: object, more: Headers = _COMMON) -> web.Response:
-    """Return a JSON answer; ``more`` are its headers, made with :func:`headers`."""
+class Answer(NamedTuple):
+    """What a door says to one request: an audit record, then a response, or the parts of a stream.
+
+    ``closes`` ends the connection after it.
+    """
+
+    record: Record
+    response: Response
+    stream: AsyncGenerator[bytes, None] | None = None
+    closes: bool = False
+
+
+class Waiting(NamedTuple):
+    """An answer that takes its time. ``for_listener``: it has no use once the caller closes its half."""
+
+    answer: Callable[[], Coroutine[None, None, Answer]]
+    for_listener: bool = False
+
+
+Said: TypeAlias = Answer | Waiting
+
+
+def field(name: str, value: str) -> str:
+    """Return a header line; a value never holds a line end: it is ours, or checked where it came in."""
+    return f"{name}: {value}\r\n"
+
+
+def json_response(content: object, fields: str = "") -> Response:
+    """Return a JSON answer."""
     body = json.dumps(content, ensure_ascii=False).encode()
-    return web.Response(body=body, headers=more, content_type="application/json")
+    return Response(200, f"Content-Type: application/json\r\n{fields}", body)
 
 
-def problem_response(error: RequestError) -> web.Response:
+def problem_response(error: RequestError) -> Response:
     """Return an RFC 9457 answer."""
     problem = error.problem
     content: dict[str, object] = {
@@ -44,31 +85,25 @@ def problem_response(error: RequestError) -> web.Response:
     }
     if error.detail:
         content["detail"] = error.detail
-    response = web.Response(
-        status=problem.status,
-        body=json.dumps(content | error.members).encode(),
-        headers=headers(),
-        content_type="application/problem+json",
-    )
+    fields = "Content-Type: application/problem+json\r\n"
     if error.allow:
-        response.headers["Allow"] = error.allow
+        fields += field("Allow", error.allow)
     if error.retry_after is not None:
-        response.headers["Retry-After"] = str(max(1, round(error.retry_after)))
-    return response
+        fields += field("Retry-After", str(max(1, round(error.retry_after))))
+    return Response(problem.status, fields, json.dumps(content | error.members).encode())
 
 
-def raw_problem(problem: Problem) -> bytes:
-    """Return an answer for a connection that never gets to the HTTP server."""
-    body = json.dumps(
-        {"type": f"urn:vps-secrets:problem:{problem.type}", "title": problem.title, "status": problem.status}
-    )
-    lines = (
-        f"HTTP/1.1 {problem.status} Refused",
-        "Content-Type: application/problem+json",
-        f"Content-Length: {len(body)}",
-        "Cache-Control: no-store",
-        "Connection: close",
-        "",
-        body,
-    )
-    return "\r\n".join(lines).encode()
+def head(response: Response, *, closes: bool, streams: bool = False) -> bytes:
+    """Return an answer's head; a stream ends where the connection does (RFC 9112, 6.3)."""
+    status = response.status
+    length = "" if streams or status in _WITHOUT_CONTENT else f"Content-Length: {len(response.body)}\r\n"
+    return (
+        f"HTTP/1.1 {status} {_REASONS[status]}\r\n{_date(int(time.time()))}{_COMMON}{response.fields}"
+        f"{length}{_CLOSES if closes else ''}\r\n"
+    ).encode()
+
+
+@functools.lru_cache(maxsize=1)
+def _date(second: int) -> str:
+    """Return the line that RFC 9110, 6.6.1 wants; made once in a second."""
+    return time.strftime("Date: %a, %d %b %Y %H:%M:%S GMT\r\n", time.gmtime(second))

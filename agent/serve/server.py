@@ -1,146 +1,197 @@
-"""One door's HTTP server: makes its connections, has each request decided, and lets the bytes leave.
+"""One door's server: accepts its connections within the limits, ends the late ones, and drains at the end.
 
-Every request gets one audit record before its answer leaves; whatever goes wrong, the answer is fixed text.
-At the end of the agent the door is drained: whoever is connected gets an answer and is asked to come back.
+The listening socket is somebody else's: it is never closed here, so whoever connects once it is no longer
+accepted from waits in the kernel's queue for the next process.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from typing import TYPE_CHECKING, Final, NamedTuple
+import math
+from typing import TYPE_CHECKING, Final, Protocol
 
-from aiohttp import web
-
-from agent.core.errors import (
-    BAD_REQUEST,
-    BODY_NOT_EXPECTED,
-    HEADERS_TOO_LARGE,
-    INTERNAL,
-    TOO_MANY_REQUESTS,
-    RequestError,
-)
-from agent.serve.connection import LONGEST_LINE, Connection, record_of
-from agent.serve.responses import problem_response
+from agent.core.errors import BODY_NOT_EXPECTED, TOO_MANY_CONNECTIONS, TOO_MANY_REQUESTS, RequestError
+from agent.serve import peer
+from agent.serve.connection import Connection
+from agent.serve.responses import head, problem_response
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    import socket
 
-    from agent.serve import audit
+    from agent.core.access import Peer
+    from agent.core.http import Request
     from agent.serve.crowd import Crowd
+    from agent.serve.responses import Said
     from agent.serve.state import Traffic
 
+ACCEPTED_IN_A_TURN: Final = 16
+"""How many connections are accepted before those that are there are looked at again."""
+ACCEPT_AGAIN_S: Final = 1.0
+"""When to accept again after the process had no descriptor left."""
+CROWDED_RETRY_S: Final = 1.0
 DRAIN_S: Final = 0.5
 """How long connections that are idle may take to ask once more, at the end."""
+GOODBYE_S: Final = 2.0
+"""How long requests that are being answered may take after that."""
 
 _log: Final = logging.getLogger("agent.door")
 
 
-class Answer(NamedTuple):
-    """What a door says to one request: an audit record, then a response or a stream that writes itself."""
+class Door(Protocol):
+    """What decides. It never sees a socket."""
 
-    record: audit.Record
-    response: web.Response | None = None
-    stream: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]] | None = None
+    @property
+    def name(self) -> str:
+        """The door's name in records and metrics."""
+        ...
+
+    def wants_unit(self) -> bool:
+        """Tell whether a caller's unit must be looked up, since a grant names one."""
+        ...
+
+    def knows(self, peer: Peer) -> bool:
+        """Tell whether the caller could be given anything at all."""
+        ...
+
+    def answer(self, request: Request, peer: Peer | None) -> Said:
+        """Decide one request.
+
+        Raises:
+            RequestError: the caller gets an error answer.
+        """
+        ...
 
 
-class Server(web.Server):
-    """Makes the connections of one door and hands their requests to ``answer``, which decides."""
+class Server:
+    """Owns the connections of one door and the one timer for their deadlines."""
 
-    def __init__(
-        self,
-        answer: Callable[[web.BaseRequest, Connection], Awaitable[Answer]],
-        door: str,
-        crowd: Crowd,
-        traffic: Traffic,
-        wants_unit: Callable[[], bool] = lambda: False,
-    ) -> None:
-        """``wants_unit`` tells whether a grant names a unit, so that a caller's must be looked up."""
-        super().__init__(self._handle)
-        self.wants_unit: Final = wants_unit
+    def __init__(self, door: Door, crowd: Crowd, traffic: Traffic) -> None:
         self.door: Final = door
         self.crowd: Final = crowd
         self.traffic: Final = traffic
-        self._answer = answer
-        self._draining = False
+        self.loop: Final = asyncio.get_running_loop()
+        self.draining = False
+        self._listener: socket.socket | None = None
+        self._connections: set[Connection] = set()
+        self._emptied: Final = asyncio.Event()
+        self._timer: asyncio.TimerHandle | None = None
+        self._look_at = math.inf
+        crowded = problem_response(RequestError(TOO_MANY_CONNECTIONS, retry_after=CROWDED_RETRY_S))
+        self._crowded: Final = head(crowded, closes=True) + crowded.body
 
-    def __call__(self) -> Connection:
-        """Make the protocol of a new connection."""
-        return Connection(
-            self,
-            keepalive_timeout=self.crowd.limits.idle_timeout,
-            access_log=None,
-            logger=_Quiet("agent.aiohttp"),
-            max_line_size=LONGEST_LINE,
-            max_field_size=self.crowd.limits.header_bytes,
-            auto_decompress=False,
-            lingering_time=1.0,
-        )
+    def accept(self, listener: socket.socket) -> None:
+        """Accept connections from now on."""
+        listener.settimeout(0)
+        self._listener = listener
+        self.loop.add_reader(listener, self._acceptable)
 
-    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        """Have the request decided, write its one audit record, then let the bytes leave."""
-        connection = request.protocol
-        assert isinstance(connection, Connection)  # noqa: S101  # __call__ made it
-        wait = connection.begin()
-        try:
-            try:
-                _admit(request, connection, wait)
-                answer = await self._answer(request, connection)
-            except RequestError as error:
-                answer = _refusal(request, error)
-            except Exception as error:  # noqa: BLE001  # rule 4: fixed text; only the type is told, texts may hold values
-                _log.error("a request failed with %s", type(error).__name__)  # never a traceback
-                answer = _refusal(request, RequestError(INTERNAL))
-            connection.record(request.method, answer.record)
-        except OSError as error:
-            _log.error("no audit record could be written: %s", error.strerror)  # never a traceback
-            return problem_response(RequestError(INTERNAL))
-        finally:
-            connection.end()
-        if answer.stream is not None:
-            return await answer.stream(request)
-        assert answer.response is not None  # noqa: S101  # one of both
-        if self._draining:
-            answer.response.force_close()
-        return answer.response
+    def stop(self) -> None:
+        """Accept no more; each answer from now on is the last one of its connection, and says so."""
+        self.draining = True
+        self._pause()
+
+    def _pause(self) -> None:
+        if self._listener is not None:
+            self.loop.remove_reader(self._listener)
+            self._listener = None
 
     async def drain(self) -> None:
         """Answer whoever is connected once more, and ask them to come back on a new connection.
 
         A client that has just sent a request must not find its connection closed: the next answer on each
-        carries ``Connection: close``. New connections wait in the socket's queue for the next process.
+        carries ``Connection: close``, and an idle one is closed only after a last look at what has come.
         """
-        self._draining = True
-        end = self._loop.time() + DRAIN_S
-        while self.connections and self._loop.time() < end:  # noqa: ASYNC110  # aiohttp counts, without an event
-            await asyncio.sleep(0.01)
+        self.stop()
+        await self._empty(DRAIN_S)
+        for connection in list(self._connections):
+            connection.retire()
+        await self._empty(GOODBYE_S)
+        for connection in list(self._connections):
+            connection.close()
+        if self._timer is not None:
+            self._timer.cancel()
 
+    def admit(self, request: Request, caller: Peer | None) -> None:
+        """Refuse what no door takes.
 
-class _Quiet(logging.Logger):
-    """aiohttp's own logger, off: its error lines quote requests and carry tracebacks."""
+        Raises:
+            RequestError: the request has a body, or its uid has asked too much.
+        """
+        wait = self.crowd.wait(caller.uid, self.loop.time()) if caller is not None else 0.0
+        if wait:
+            raise RequestError(TOO_MANY_REQUESTS, retry_after=wait)
+        if request.has_body:
+            raise RequestError(BODY_NOT_EXPECTED)
 
-    def isEnabledFor(self, level: int) -> bool:  # noqa: N802  # logging's name
-        """Nothing is logged."""
-        del level
-        return False
+    def expect(self, deadline: float) -> None:
+        """Look at the deadlines at this moment at the latest.
 
+        A timer for each request would cost more than the request: there is one, for the soonest of all.
+        """
+        if deadline < self._look_at:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._look_at = deadline
+            self._timer = self.loop.call_at(deadline, self._look)
 
-def _admit(request: web.BaseRequest, connection: Connection, wait: float) -> None:
-    """Refuse what no door takes; aiohttp's releases differ in which of this they refuse themselves."""
-    if request.version.major != 1:
-        raise RequestError(BAD_REQUEST)
-    if connection.crowded:
-        head = sum(len(key) + len(value) + 4 for key, value in request.raw_headers)
-        if head > connection.header_bytes:
-            raise RequestError(HEADERS_TOO_LARGE)
-    if wait:
-        raise RequestError(TOO_MANY_REQUESTS, retry_after=wait)
-    if request.body_exists:
-        raise RequestError(BODY_NOT_EXPECTED)
+    def forget(self, connection: Connection) -> None:
+        """Count a connection out that has closed itself."""
+        self._connections.discard(connection)
+        caller = connection.peer
+        self.crowd.leave(caller.uid if caller else -1, stranger=connection.stranger)
+        self.traffic.connections[self.door.name] -= 1
+        if not self._connections:
+            self._emptied.set()
 
+    def _acceptable(self) -> None:
+        assert self._listener is not None  # noqa: S101  # _pause() also ends the calls of this
+        for _ in range(ACCEPTED_IN_A_TURN):
+            try:
+                accepted, _address = self._listener.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                listener = self._listener
+                self._pause()
+                self.loop.call_later(ACCEPT_AGAIN_S, self._accept_again, listener)
+                _log.error("no connection can be accepted for %s s: %s", ACCEPT_AGAIN_S, error.strerror)
+                return
+            self._welcome(accepted)
 
-def _refusal(request: web.BaseRequest, error: RequestError) -> Answer:
-    response = problem_response(error)
-    if error.problem in {BODY_NOT_EXPECTED, BAD_REQUEST, HEADERS_TOO_LARGE}:
-        response.force_close()
-    return Answer(record_of(error.problem, request.raw_path.partition("?")[0], error.names), response)
+    def _accept_again(self, listener: socket.socket) -> None:
+        if not self.draining:
+            self.accept(listener)
+
+    def _welcome(self, accepted: socket.socket) -> None:
+        """Take the peer, and count the connection in or refuse it."""
+        accepted.settimeout(0)
+        caller = peer.of(accepted, with_unit=self.door.wants_unit())
+        stranger = caller is None or not self.door.knows(caller)
+        if not self.crowd.enter(caller.uid if caller else -1, stranger=stranger):
+            self.traffic.refused[self.door.name] += 1
+            with contextlib.suppress(OSError):
+                accepted.send(self._crowded)
+            accepted.close()
+            return
+        self.traffic.connections[self.door.name] += 1
+        connection = Connection(self, accepted, caller, stranger=stranger)
+        self._connections.add(connection)
+        connection.begin()
+
+    def _look(self) -> None:
+        """End what is late, and look again when the next is due."""
+        now = self.loop.time()
+        for connection in [one for one in self._connections if one.deadline <= now]:
+            connection.late()
+        self._timer, self._look_at = None, math.inf
+        self.expect(min((one.deadline for one in self._connections), default=math.inf))
+
+    async def _empty(self, seconds: float) -> None:
+        """Wait until there are no connections, or the time is up."""
+        self._emptied.clear()
+        if self._connections:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._emptied.wait()

@@ -16,8 +16,7 @@ from agent.core.secret import SecretName, parse_name
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from aiohttp import web
-
+    from agent.core.http import Request
 
 _NO_PARAMETERS: Final[Mapping[str, str]] = MappingProxyType({})
 
@@ -27,8 +26,8 @@ class Target:
 
     __slots__ = ("_parameters", "method", "path")
 
-    def __init__(self, request: web.BaseRequest) -> None:
-        untrusted_path, _, untrusted_query = request.raw_path.partition("?")
+    def __init__(self, request: Request) -> None:
+        untrusted_path, _, untrusted_query = request.target.partition("?")
         if not untrusted_path.startswith("/"):
             raise RequestError(BAD_REQUEST, "the request target must be a path")
         self.path = untrusted_path

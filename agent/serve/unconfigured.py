@@ -17,19 +17,19 @@ from agent.config import Limits, load
 from agent.core.errors import NOT_CONFIGURED, ConfigurationError, RequestError
 from agent.serve import app_door, control_door
 from agent.serve.crowd import Crowd
-from agent.serve.server import Answer, Server
+from agent.serve.server import Server
 from agent.serve.state import Traffic
 from agent.serve.systemd import Systemd
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Mapping
     from pathlib import Path
 
-    from aiohttp import web
-
     from agent.config import Config
-    from agent.serve.connection import Connection
+    from agent.core.access import Peer
+    from agent.core.http import Request
+    from agent.serve.responses import Said
 
 RETRY_AFTER_S: Final = 30.0
 ADVICE: Final = "run `vps-secrets setup`, or mend the file and run `systemctl reload vps-secrets-agent`"
@@ -50,11 +50,9 @@ async def wait(path: Path, sockets: Mapping[str, socket.socket], error: Configur
         problem = [error]
         for name in (app_door.NAME, control_door.NAME):
             if name in sockets:
-                server = Server(_refuser(name, problem), name, Crowd(Limits()), Traffic())
-                # a duplicate: the agent that follows needs the socket
-                acceptor = await loop.create_server(server, sock=sockets[name].dup())
-                stack.push_async_callback(server.shutdown, 1.0)
-                stack.callback(acceptor.close)
+                server = Server(_Refusing(name, problem), Crowd(Limits()), Traffic())
+                server.accept(sockets[name])
+                stack.push_async_callback(server.drain)
         while True:
             _tell(systemd, problem[0])
             await _any_of(ended, reload)
@@ -75,19 +73,29 @@ def _tell(systemd: Systemd, error: ConfigurationError) -> None:
     systemd.waiting(f"not configured: {error.mistakes[0]}{more}; {ADVICE}")
 
 
-def _refuser(
-    door: str, problem: list[ConfigurationError]
-) -> Callable[[web.BaseRequest, Connection], Awaitable[Answer]]:
-    """Return the answer of a door: operators are told the mistakes, applications that there are some."""
+class _Refusing:
+    """A door with nothing behind it: operators are told the mistakes, applications that there are some."""
 
-    async def answer(request: web.BaseRequest, connection: Connection) -> Answer:
-        del request, connection
+    def __init__(self, name: str, problem: list[ConfigurationError]) -> None:
+        self.name: Final = name
+        self._problem: Final = problem
+
+    def wants_unit(self) -> bool:
+        """Nobody's unit matters."""
+        return False
+
+    def knows(self, peer: Peer) -> bool:
+        """Everybody is equal."""
+        del peer
+        return True
+
+    def answer(self, request: Request, peer: Peer | None) -> Said:
+        """Refuse."""
+        del request, peer
         detail = ADVICE
-        if door == control_door.NAME:
-            detail = "; ".join([*map(str, problem[0].mistakes), ADVICE])
+        if self.name == control_door.NAME:
+            detail = "; ".join([*map(str, self._problem[0].mistakes), ADVICE])
         raise RequestError(NOT_CONFIGURED, detail, retry_after=RETRY_AFTER_S)
-
-    return answer
 
 
 async def _any_of(*events: asyncio.Event) -> None:

@@ -11,17 +11,16 @@ import asyncio
 import json
 from typing import TYPE_CHECKING, Final
 
-from aiohttp import web
-
 from agent.core.access import decide
 from agent.serve.audit import Record
-from agent.serve.responses import CONTENT_TYPE, GENERATION, headers, json_response
-from agent.serve.server import Answer
+from agent.serve.responses import Answer, Response, Waiting, field, json_response
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
     from agent.core.access import Peer
     from agent.core.secret import SecretName
-    from agent.serve.connection import Connection
+    from agent.serve.responses import Said
     from agent.serve.state import State
     from agent.serve.target import Target
 
@@ -30,49 +29,61 @@ KEEP_ALIVE_S: Final = 15.0
 """How often an event stream carries a comment, so that a dead client is noticed."""
 
 
-async def answer(state: State, target: Target, connection: Connection, *, streams: bool) -> Answer:
+def answer(state: State, target: Target, peer: Peer, *, streams: bool) -> Said:
     """Wait for news after the generation that the caller knows, or open a stream of them.
 
     Raises:
         RequestError: a parameter is wrong.
     """
     target.allow("GET", "after", "timeout")
-    peer = connection.peer
-    assert peer is not None  # noqa: S101  # the door has refused such callers
     after = target.whole("after")
     if after is None:
         after = _generation(state)
     seconds = target.seconds("timeout", DEFAULT_TIMEOUT_S, state.config.app.limits.watch_timeout)
     if streams:
         record = Record("served", 200, f"{target.path} event-stream", {}, _generation(state))
-        return Answer(record, stream=lambda request: _stream(state, connection, peer, after, request))
-    state.traffic.watchers += 1
-    try:
-        changed = await _news(state, connection, peer, after, seconds)
-    finally:
-        state.traffic.watchers -= 1
+        response = Response(200, field("Content-Type", "text/event-stream"))
+        return Answer(record, response, _events(state, peer, after))
+    return Waiting(lambda: _poll(state, target.path, peer, after, seconds), for_listener=True)
+
+
+async def _poll(state: State, path: str, peer: Peer, after: int, seconds: float) -> Answer:
+    changed = await _news(state, peer, after, seconds)
     generation = _generation(state)
     if changed is None:
-        record = Record("served", 204, target.path, {}, generation)
-        more = headers((GENERATION, str(generation)))
-        return Answer(record, web.Response(status=204, headers=more))
-    record = Record("served", 200, target.path, _versions(state, changed), generation)
+        record = Record("served", 204, path, {}, generation)
+        return Answer(record, Response(204, field("Secrets-Generation", str(generation))))
+    record = Record("served", 200, path, _versions(state, changed), generation)
     return Answer(record, json_response({"generation": generation, "changed": changed}))
 
 
-async def _news(
-    state: State, connection: Connection, peer: Peer, after: int, seconds: float
-) -> list[SecretName] | None:
-    """Return the names that changed after ``after``, or None when the time is up or there is no use."""
-    deadline = asyncio.get_running_loop().time() + seconds
-    while not (state.stopping or connection.gone.is_set()):
-        published = state.store.next_publication()
-        changed = _changed(state, peer, after)
+async def _events(state: State, peer: Peer, after: int) -> AsyncGenerator[bytes, None]:
+    """Yield server-sent events (WHATWG HTML, 9.2) until the agent stops."""
+    while not state.stopping:
+        changed = await _news(state, peer, after, KEEP_ALIVE_S)
+        text = ": alive\n\n"
         if changed is not None:
-            return changed
-        left = deadline - asyncio.get_running_loop().time()
-        if left <= 0 or not await _first(left, published, connection.gone):
-            return None
+            after = _generation(state)
+            data = json.dumps({"generation": after, "changed": changed})
+            text = f"event: changed\nid: {after}\ndata: {data}\n\n"
+        yield text.encode()
+
+
+async def _news(state: State, peer: Peer, after: int, seconds: float) -> list[SecretName] | None:
+    """Return the names that changed after ``after``, or None when the time is up or the agent stops."""
+    state.traffic.watchers += 1
+    try:
+        async with asyncio.timeout(seconds):
+            while not state.stopping:
+                published = state.store.next_publication()
+                changed = _changed(state, peer, after)
+                if changed is not None:
+                    return changed
+                await published.wait()
+    except TimeoutError:
+        pass
+    finally:
+        state.traffic.watchers -= 1
     return None
 
 
@@ -86,41 +97,6 @@ def _changed(state: State, peer: Peer, after: int) -> list[SecretName] | None:
         n for n, g in state.store.changed.items() if g > after and decide(peer, n, state.grants).allowed
     )
     return changed or None
-
-
-async def _first(seconds: float, *events: asyncio.Event) -> bool:
-    """Wait until one of the events is set; False when the time is up."""
-    tasks = [asyncio.ensure_future(event.wait()) for event in events]
-    try:
-        done, _ = await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()
-    return bool(done)
-
-
-async def _stream(
-    state: State, connection: Connection, peer: Peer, after: int, request: web.BaseRequest
-) -> web.StreamResponse:
-    """Write server-sent events (WHATWG HTML, 9.2) until the caller has gone or the agent stops."""
-    response = web.StreamResponse(headers=headers((CONTENT_TYPE, "text/event-stream")))
-    response.force_close()
-    await response.prepare(request)
-    state.traffic.watchers += 1
-    try:
-        while not (state.stopping or connection.gone.is_set()):
-            changed = await _news(state, connection, peer, after, KEEP_ALIVE_S)
-            text = ": alive\n\n"
-            if changed is not None:
-                after = _generation(state)
-                data = json.dumps({"generation": after, "changed": changed})
-                text = f"event: changed\nid: {after}\ndata: {data}\n\n"
-            await response.write(text.encode())
-    except ConnectionError:
-        pass
-    finally:
-        state.traffic.watchers -= 1
-    return response
 
 
 def _generation(state: State) -> int:

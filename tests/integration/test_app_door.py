@@ -164,15 +164,15 @@ def test_what_is_not_there_is_refused(agent: Agent, target: str, status: int, pr
 def test_other_methods_are_refused(agent: Agent, method: str) -> None:
     """405 with the method that works."""
     response = ask(agent.app, method, "/v1/secrets")
-    assert response.status == (400 if method == "BREW" and response.status == 400 else 405)
-    assert response.headers.get("allow", "GET") == "GET"
+    assert response.status == 405
+    assert response.headers["allow"] == "GET"
 
 
 @pytest.mark.parametrize(
     ("sent", "status"),
     [
         (b"GET /v1/secrets HTTP/1.1\r\n" + b"X: " + b"a" * 20_000 + b"\r\n\r\n", b"431"),
-        (b"GET /v1/secrets HTTP/1.1\r\n" + b"X: aaaaaaaaaaaaaaaaaaaa\r\n" * 1000 + b"\r\n", b"4"),
+        (b"GET /v1/secrets HTTP/1.1\r\n" + b"X: aaaaaaaaaaaaaaaaaaaa\r\n" * 1000 + b"\r\n", b"431"),
         (b"GET /v1/secrets HTTP/1.1\r\n" + b"X: " + b"a" * 15_000 + b"\r\nY: " + b"a" * 15_000, b"431"),
         (b"GET /v1/secrets/a\x00b HTTP/1.1\r\nHost: a\r\n\r\n", b"400"),
         (b"GET /v1/secrets/\xc3\xa9 HTTP/1.1\r\nHost: a\r\n\r\n", b"400"),
@@ -180,7 +180,8 @@ def test_other_methods_are_refused(agent: Agent, method: str) -> None:
         (b"\x16\x03\x01\x02\x00\r\n\r\n", b"400"),
         (b"GET /v1/secrets HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc", b"413"),
         (b"GET /v1/secrets HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", b"413"),
-        (b"GET /v1/secrets HTTP/1.1\r\nContent-Length: -3\r\n\r\n", b"400"),
+        (b"GET /v1/secrets HTTP/1.1\r\nHost: a\r\nContent-Length: -3\r\n\r\n", b"400"),
+        (b"GET /v1/secrets HTTP/1.1\nHost: a\n\n", b"400"),
     ],
 )
 def test_what_is_no_request_is_refused_and_closed(agent: Agent, sent: bytes, status: bytes) -> None:
@@ -391,6 +392,7 @@ def test_limits_are_kept() -> None:
         received = raw(agent.app, b"GET /v1/secrets HTTP/1.1\r\nHost: a\r\n\r\n")
         assert received.startswith(b"HTTP/1.1 503")
         assert b"too-many-connections" in received
+        assert b"\r\nRetry-After: 1\r\n" in received
         statuses = []
         for _ in range(12):
             held[0].request("GET", "/v1/secrets")

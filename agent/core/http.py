@@ -1,0 +1,106 @@
+"""What a request on a socket of ours may be: the head of an HTTP/1.1 message (RFC 9112), and no body.
+
+Pure, and strict: bare line feeds, folded lines, spaces before a colon, control characters and other versions
+are refused. Without bodies nothing else frames a message, so two readers can't differ on where one ends.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from agent.core.errors import BAD_REQUEST, HEADERS_TOO_LARGE, URI_TOO_LONG, RequestError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+LONGEST_LINE: Final = 4096
+"""Bytes of a request line: the longest name and every parameter take less than a tenth of it."""
+MOST_FIELDS: Final = 100
+
+_TOKEN: Final = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]++"  # RFC 9110, 5.6.2; possessive: nothing is tried twice
+_HEAD: Final = re.compile(
+    rb"(" + _TOKEN + rb") ([!-~]++) HTTP/1\.([01])\r\n((?:" + _TOKEN + rb":[\t -~\x80-\xff]*+\r\n)*+)\r\n"
+)
+
+
+class Request(NamedTuple):
+    """A request's head. ``fields`` have lower-case names; a name that came twice has both values in a list.
+
+    ``closes`` tells that the connection ends with the answer. Whoever sends a body has its answer only.
+    """
+
+    method: str
+    target: str
+    fields: Mapping[str, str]
+    closes: bool
+    has_body: bool
+
+    @property
+    def path(self) -> str:
+        """The target without its query."""
+        return self.target.partition("?")[0]
+
+
+def head_end(untrusted: bytes, most: int) -> int:
+    """Return how many bytes the first request's head takes; 0 where it is not all there yet.
+
+    Raises:
+        RequestError: its first line is too long, it has more than ``most`` bytes, or no line end of HTTP's.
+    """
+    end = untrusted.find(b"\r\n\r\n") + 4
+    if untrusted.find(b"\r\n", 0, LONGEST_LINE + 2) < 0 and len(untrusted) > LONGEST_LINE:
+        raise RequestError(URI_TOO_LONG)
+    if (end if end > 3 else len(untrusted)) > most:  # noqa: PLR2004  # 3: not found
+        raise RequestError(HEADERS_TOO_LARGE)
+    if end > 3:  # noqa: PLR2004
+        return end
+    if untrusted.count(b"\n") != untrusted.count(b"\r\n"):
+        raise RequestError(BAD_REQUEST, "lines end with CR LF")
+    return 0
+
+
+def parse(untrusted_head: bytes) -> Request:
+    """Return the request with this head, which is one to the byte.
+
+    Raises:
+        RequestError: it is not well-formed, or has too many fields.
+    """
+    match = _HEAD.fullmatch(untrusted_head)
+    if match is None:
+        raise RequestError(BAD_REQUEST)
+    method, target, minor, lines = match.groups()
+    fields = _fields(lines)
+    if minor == b"1" and "host" not in fields:
+        raise RequestError(BAD_REQUEST, "HTTP/1.1 wants a Host")
+    length = fields.get("content-length", "0")
+    if not (length.isascii() and length.isdigit()):
+        raise RequestError(BAD_REQUEST)
+    connection = fields.get("connection", "")
+    return Request(
+        method.decode("ascii"),
+        target.decode("ascii"),
+        fields,
+        minor == b"0" or (connection != "" and "close" in _listed(connection)),
+        "transfer-encoding" in fields or length.strip("0") != "",
+    )
+
+
+def _fields(untrusted_lines: bytes) -> dict[str, str]:
+    lines = untrusted_lines.decode("latin-1").split("\r\n")
+    if len(lines) > MOST_FIELDS + 1:
+        raise RequestError(HEADERS_TOO_LARGE)
+    fields: dict[str, str] = {}
+    for line in lines[:-1]:
+        name, _, value = line.partition(":")
+        name, value = name.lower(), value.strip(" \t")
+        if name in fields:
+            if name in {"host", "content-length"}:
+                raise RequestError(BAD_REQUEST)
+            value = f"{fields[name]}, {value}"
+        fields[name] = value
+    return fields
+
+
+def _listed(value: str) -> set[str]:
+    return {part.strip(" \t") for part in value.lower().split(",")}
