@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from tests.cloud.cloud import fleet_of_one
 from tests.fakes.fetch_server import CONTAINER, VPS_ID, FetchServer, World
 
 if TYPE_CHECKING:
@@ -248,6 +249,7 @@ def fake_configuration(directory: Path, world: World, extra: str = "") -> tuple[
         f'vps_id = "{VPS_ID}"\ncontainer = "https://barbican.example/v1/containers/{CONTAINER}"\n{LOGIN}'
         f'[fetch]\nsocket = "{directory}/fetch.sock"\ntimeout = "2s"\nconnect_timeout = "1s"\n'
         f'[app]\nsocket = "{directory}/app.sock"\nmode = "0666"\n'
-        f'[control]\nsocket = "{directory}/control.sock"\nadmin_group = "games"\n{extra}'
+        f'[control]\nsocket = "{directory}/control.sock"\nadmin_group = "games"\n'
+        f"{fleet_of_one(extra)}"
     )
     return server, text
