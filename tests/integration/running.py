@@ -78,7 +78,7 @@ class Agent:
         self.configuration = self.directory / "agent.toml"
         self._text = configuration
         self._environ = environ or {}
-        self._log = self.directory / "log"
+        self.log_file = self.directory / "log"
         self.process: subprocess.Popen[bytes] | None = None
 
     def write(self, text: str) -> None:
@@ -89,7 +89,7 @@ class Agent:
         """Start it, and wait until it listens."""
         text = self._text(self.directory) if callable(self._text) else self._text
         self.write(text)
-        with self._log.open("ab") as log:
+        with self.log_file.open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "agent.serve", "--config", str(self.configuration)],
                 cwd=ROOT,
@@ -139,7 +139,7 @@ class Agent:
     @property
     def log(self) -> str:
         """Everything that it wrote."""
-        return self._log.read_text()
+        return self.log_file.read_text()
 
     @property
     def journal(self) -> str:
