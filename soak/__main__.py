@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Final
 
 from provisioning.secrets import DEMO_NAMES, generate_value
 from soak.clients import Clients, Truth
-from soak.judging import MEASURES, Fault, judge, unexplained
-from soak.watching import Watching
+from soak.judging import COUNTS, MEMORY, Fault, at_rest, trend, unexplained
+from soak.watching import EVERY_S, Watching
 from tests.cloud.cloud import Cloud
 from tests.cloud.testbed import Options
 from tests.integration.running import Agent
@@ -35,6 +35,7 @@ TOKEN_S: Final = 180
 """A token's life. keystoneauth1 asks for a new one two minutes before its end: one login a minute."""
 HANG_S: Final = 12.0
 DOWN_S: Final = 5.0
+REST_S: Final = 6.0
 SLACK_S: Final = 25.0
 """How long after a fault its last consequence may be told: a whole cycle's time, and the start of another."""
 
@@ -66,16 +67,21 @@ class Soak:
 
     def run(self, seconds: float, every: float) -> None:
         """Do one thing after another, ``every`` so many seconds, until the time is up."""
-        with self._watching, self._clients:
-            for number, act in enumerate(self._timetable()):
-                if self._watching.now() > seconds:
-                    break
-                began = time.monotonic()
-                act()
-                if number % 8 == 0:
-                    print(f"soak: {self._watching.now() / 60:5.1f} min: {dict(self.done)}", flush=True)
-                self._refresh_until(min(began + every, self._watching.began + seconds))
-            time.sleep(5.0)  # what the last fault brought about ends
+        with self._watching:
+            time.sleep(REST_S)
+            with self._clients:
+                self._work(seconds, every)
+            time.sleep(2 * REST_S)  # the former versions are gone then, too
+
+    def _work(self, seconds: float, every: float) -> None:
+        for number, act in enumerate(self._timetable()):
+            if self._watching.now() > seconds:
+                break
+            began = time.monotonic()
+            act()
+            if number % 9 == 0:
+                print(f"soak: {self._watching.now() / 60:5.1f} min: {dict(self.done)}", flush=True)
+            self._refresh_until(min(began + every, self._watching.began + seconds))
 
     def _refresh_until(self, end: float) -> None:
         """Ask for a cycle a second, which is as often as the agent takes it."""
@@ -177,8 +183,12 @@ def verdict(found: dict[str, object]) -> bool:
     assert isinstance(samples, list)  # noqa: S101  # result() made it
     times = [sample["time"] for sample in samples]
     good = True
-    for measure in MEASURES:
-        one = judge(measure, times, [sample[measure.name] for sample in samples])
+    rows = int(REST_S / EVERY_S) - 1
+    before, after = samples[:rows], samples[-rows:]
+    for one in (
+        *(trend(name, bound, times, [row[name] for row in samples]) for name, bound in MEMORY.items()),
+        *(at_rest(name, [row[name] for row in before], [row[name] for row in after]) for name in COUNTS),
+    ):
         good &= one.is_flat
         print(one)
     told = found["told"]

@@ -1,8 +1,7 @@
 """Whether a run was flat, and whether every warning has its reason: pure, over what was sampled.
 
-Growth is the Theil-Sen slope (the median over all pairs, so that a fault's spike does not count) times the
-length of the judged part. Counts go up and down with the clients, so what is judged is the least of each
-window; memory is judged by each window's median.
+Memory grows by its Theil-Sen slope (the median over all pairs of windows, so that a fault's spike does not
+count) times the length of the judged part. Counts go up and down with the clients: they are compared at rest.
 """
 
 from __future__ import annotations
@@ -21,59 +20,49 @@ WARM_UP: Final = 0.2
 """The share of the run that is not judged."""
 
 
-@dataclass(frozen=True, slots=True)
-class Measure:
-    """One thing that must not grow by more than ``bound`` (in its unit) over the judged part."""
-
-    name: str
-    unit: str
-    bound: float
-    counts: bool
-
-
-MEASURES: Final = (
-    Measure("resident", "MB", 1.0, counts=False),
-    Measure("anonymous", "MB", 1.0, counts=False),
-    Measure("descriptors", "", 1.0, counts=True),
-    Measure("threads", "", 1.0, counts=True),
-    Measure("tasks", "", 1.0, counts=True),
-    Measure("children", "", 1.0, counts=True),
-)
+MEMORY: Final = {"resident": 1.0, "anonymous": 1.0}
+"""What is sampled in MB, and by how much it may grow over the judged part."""
+COUNTS: Final = ("descriptors", "threads", "tasks", "children")
+"""What must be the same at rest, before the first client came and after the last has left."""
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """How one measure went: ``first`` and ``last`` are those of the judged windows."""
+    """How one measure went from ``first`` to ``last``; ``growth`` may be ``bound``."""
 
-    measure: Measure
+    name: str
     first: float
     last: float
     growth: float
+    bound: float
 
     @property
     def is_flat(self) -> bool:
         """Whether it stayed within its bound."""
-        return self.growth <= self.measure.bound
+        return self.growth <= self.bound
 
     def __str__(self) -> str:
-        name, unit = self.measure.name, self.measure.unit
         verdict = "flat" if self.is_flat else "NOT FLAT"
-        bound = f"at most {self.measure.bound:g}"
-        return f"{name:<12} {self.first:8.2f} to {self.last:8.2f} {unit:<3} growth {self.growth:+.2f} ({bound}): {verdict}"
+        bound = f"at most {self.bound:g}"
+        return f"{self.name:<12} {self.first:7.2f} to {self.last:7.2f}, growth {self.growth:+.2f} ({bound}): {verdict}"
 
 
-def judge(measure: Measure, times: Sequence[float], values: Sequence[float]) -> Verdict:
-    """Return how a measure went after the warm-up; ``times`` rise (s)."""
+def trend(name: str, bound: float, times: Sequence[float], values: Sequence[float]) -> Verdict:
+    """Return how something went after the warm-up; ``times`` rise (s)."""
     begin = times[0] + WARM_UP * (times[-1] - times[0])
     width = (times[-1] - begin) / WINDOWS
     windows: dict[int, list[float]] = {}
     for time, value in zip(times, values, strict=True):
         if time >= begin:
             windows.setdefault(min(WINDOWS - 1, int((time - begin) / width)), []).append(value)
-    summary = min if measure.counts else statistics.median
-    points = [(number, summary(found)) for number, found in sorted(windows.items())]
+    points = [(number, statistics.median(found)) for number, found in sorted(windows.items())]
     slope = statistics.median((b - a) / (j - i) for (i, a), (j, b) in combinations(points, 2))
-    return Verdict(measure, points[0][1], points[-1][1], slope * (points[-1][0] - points[0][0]))
+    return Verdict(name, points[0][1], points[-1][1], slope * (points[-1][0] - points[0][0]), bound)
+
+
+def at_rest(name: str, before: Sequence[float], after: Sequence[float]) -> Verdict:
+    """Return what is left over at the end. A cycle under way has a process and its pipes: the least counts."""
+    return Verdict(name, min(before), min(after), min(after) - min(before), 0.0)
 
 
 @dataclass(frozen=True, slots=True)
