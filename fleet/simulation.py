@@ -35,7 +35,8 @@ class Fleet:
 
     ``calls`` are a cold start's requests to Barbican: one for the list, the others ``together`` at a time.
     ``names`` is how many secrets the machine decides over. ``cycle`` is fetch's time for a cycle and
-    ``token`` a token's life (s).
+    ``token`` a token's life (s). ``in_step`` leaves out what breaks a fleet's step after a start, a failure or
+    a signal, for comparison.
     """
 
     vps: int
@@ -45,6 +46,7 @@ class Fleet:
     together: int = 4
     cycle: float = 29.0
     token: float = 3600.0
+    in_step: bool = False
 
     def batches(self) -> tuple[int, ...]:
         """Return the requests that follow the list of a cycle with everything to read, batch by batch."""
@@ -231,6 +233,7 @@ class Simulation:
     def _read(self, vps: _Vps, number: int, now: float, *, new: bool) -> float:
         """End a cycle that was answered."""
         readings = self._generations.new if new else self._generations.known
+        vps.machine.settled |= self._fleet.in_step
         wait = vps.machine.read(readings[vps.generation], now, self._fleet.pace, self._uniform)
         if vps.machine.confirmed == now:
             self._outcome.starved = max(self._outcome.starved, now - vps.since)
