@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from agent.config_table import Mistakes, Table, url
+from agent.core import schedule
 from agent.core.errors import ConfigurationError
 from agent.core.secret import SecretName, parse_name, parse_version, parse_vps_id
 
@@ -95,10 +96,12 @@ class FetchSettings:
 
 @dataclass(frozen=True, slots=True)
 class RotationSettings:
-    """When to read. Times in seconds."""
+    """When to read. Times in seconds. ``fleet_size`` gives ``spread``, and that ``start_jitter``."""
 
+    fleet_size: int
+    spread: float
+    start_jitter: float
     poll_interval: float = 900.0
-    start_jitter: float = 0.0
     previous_grace: float = 600.0
     backoff_base: float = 1.0
     backoff_cap: float = 600.0
@@ -330,9 +333,13 @@ def _fetch(table: Table) -> FetchSettings:
 
 
 def _rotation(table: Table) -> RotationSettings:
+    fleet_size = table.whole("fleet_size", 100, 1, 1_000_000)
+    spread = schedule.fleet_spread(fleet_size)
     settings = RotationSettings(
+        fleet_size=fleet_size,
+        spread=spread,
+        start_jitter=table.seconds("start_jitter", spread, 0.0, 3600.0),
         poll_interval=table.seconds("poll_interval", 900.0, 1.0, 86400.0),
-        start_jitter=table.seconds("start_jitter", 0.0, 0.0, 3600.0),
         previous_grace=table.seconds("previous_grace", 600.0, 0.0, 86400.0),
         backoff_base=table.seconds("backoff_base", 1.0, 0.1, 60.0),
         backoff_cap=table.seconds("backoff_cap", 600.0, 1.0, 3600.0),

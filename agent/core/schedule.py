@@ -3,6 +3,7 @@
 Every delay that a fleet would share has jitter, also the first one. Backoff is exponential with full
 jitter; the jitter is applied after the cap, since a cap applied last puts a whole fleet into step. No delay
 between two cycles is shorter than :data:`SOONEST_S`: whatever goes wrong, Barbican is not hammered.
+How wide the jitter must be follows from the size of the fleet; docs/fleet.md shows the simulations.
 """
 
 from __future__ import annotations
@@ -22,16 +23,31 @@ SOONEST_S: Final = 1.0
 """The shortest wait between two cycles that nobody asked for."""
 LONGEST_RETRY_AFTER_S: Final = 3600.0
 """How much of a ``Retry-After`` is obeyed: a proxy that says a month must not end the polling."""
+COLD_CALLS: Final = 15
+"""Requests to Barbican of a cycle that has everything to read: the list, then 7 secrets at two each."""
+FLEET_CALLS_PER_S: Final = 360.0
+"""What a whole fleet may ask of Barbican at once: 72 % of the 500/s that it is to bear (ADR 0013)."""
+LONGEST_SPREAD_S: Final = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """The operator's intervals (s). ``start_jitter`` spreads a fleet's first cycles."""
+    """The operator's intervals (s).
+
+    ``start_jitter`` spreads a fleet's first cycles; ``spread`` is how far apart a fleet's cycles must be that
+    one event would start together.
+    """
 
     poll_interval: float = 900.0
     start_jitter: float = 0.0
     backoff_base: float = 1.0
     backoff_cap: float = 600.0
+    spread: float = 0.0
+
+
+def fleet_spread(fleet_size: int, calls: int = COLD_CALLS) -> float:
+    """Return over how many seconds (to a tenth) a fleet that has everything to read must be spread."""
+    return round(min(LONGEST_SPREAD_S, fleet_size * calls / FLEET_CALLS_PER_S), 1)
 
 
 def first(pace: Pace, uniform: Uniform) -> float:
@@ -39,15 +55,19 @@ def first(pace: Pace, uniform: Uniform) -> float:
     return uniform(0.0, pace.start_jitter)
 
 
-def poll(pace: Pace, uniform: Uniform, sooner: tuple[float, ...] = ()) -> float:
-    """Return the seconds to the next poll: its interval with jitter, or the soonest of ``sooner``."""
-    regular = pace.poll_interval * uniform(1 - POLL_JITTER, 1 + POLL_JITTER)
-    return max(SOONEST_S, min((regular, *sooner)))
+def poll(pace: Pace, uniform: Uniform, sooner: tuple[float, ...] = (), *, settled: bool = True) -> float:
+    """Return the seconds to the next poll: its interval with jitter, or the soonest of ``sooner``.
+
+    A cycle that came at its own time is ``settled``. After any other (a start, a failure, a signal) the next
+    comes anywhere within one interval: what has brought a fleet into step must not keep it there.
+    """
+    share = uniform(1 - POLL_JITTER, 1 + POLL_JITTER) if settled else uniform(0.0, 1.0)
+    return max(SOONEST_S, min((pace.poll_interval * share, *sooner)))
 
 
-def until_expiry(expires: float, wall: float, uniform: Uniform) -> float:
-    """Return the seconds to a poll just after ``expires`` (Unix time, s)."""
-    return max(0.0, expires - wall) + AFTER_EXPIRY_S + uniform(0.0, AFTER_EXPIRY_S)
+def until_expiry(pace: Pace, expires: float, wall: float, uniform: Uniform) -> float:
+    """Return the seconds to a poll just after ``expires`` (Unix time, s), which a whole fleet may share."""
+    return max(0.0, expires - wall) + AFTER_EXPIRY_S + uniform(0.0, max(AFTER_EXPIRY_S, pace.spread))
 
 
 def backoff(pace: Pace, failures: int, uniform: Uniform, retry_after: float | None = None) -> float:
@@ -55,8 +75,14 @@ def backoff(pace: Pace, failures: int, uniform: Uniform, retry_after: float | No
 
     ``Retry-After`` is a floor (RFC 9110, 10.2.3) and gets the jitter on top: a fleet that was told the same
     number must not come back in the same second, nor one that was told 0 come back at once for ever.
+
+    The first retry comes soon, since most failures are one VPS's own. After that, or with a ``Retry-After``,
+    it may be everybody's: the jitter is then at least twice the fleet's spread, because those whose wait
+    began before Barbican came back are twice as dense just after as they are on average.
     """
     # 2 ** 63 is far past any cap, and larger exponents would overflow a float in the end
     cap = min(pace.backoff_cap, pace.backoff_base * 2.0 ** min(failures, 63))
+    if failures > 1 or retry_after is not None:
+        cap = max(cap, 2 * pace.spread)
     floor = max(SOONEST_S, min(retry_after or 0.0, LONGEST_RETRY_AFTER_S))
     return floor + uniform(0.0, cap)

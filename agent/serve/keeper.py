@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 import secrets
 from dataclasses import dataclass
@@ -74,6 +75,7 @@ class Keeper:
         self._next: asyncio.Future[Refreshed] | None = None
         self._last_refresh = float("-inf")
         self._unreadable = 0
+        self._settled = False  # whether the cycle to come is brought about by nothing but its interval
 
     async def run(self) -> None:
         """Read, publish and wait, until cancelled."""
@@ -113,7 +115,11 @@ class Keeper:
     def _pace(self) -> schedule.Pace:
         settings = self._state.config.rotation
         return schedule.Pace(
-            settings.poll_interval, settings.start_jitter, settings.backoff_base, settings.backoff_cap
+            poll_interval=settings.poll_interval,
+            start_jitter=settings.start_jitter,
+            backoff_base=settings.backoff_base,
+            backoff_cap=settings.backoff_cap,
+            spread=settings.spread,
         )
 
     @property
@@ -156,6 +162,7 @@ class Keeper:
         began = clock.boot()
         if asked is not None:
             self._last_refresh = began
+            self._settled = False
         changed: tuple[SecretName, ...] = ()
         failure: Failure | None = None
         try:
@@ -218,20 +225,23 @@ class Keeper:
         """Return in how many seconds to read again after a cycle that Barbican answered."""
         sooner = [] if step.again_in is None else [step.again_in]
         sooner += [
-            schedule.until_expiry(facts.expires, now.wall, self._uniform)
+            schedule.until_expiry(self._pace, facts.expires, now.wall, self._uniform)
             for facts in self._store.held().values()
             if facts.expires is not None and facts.expires > now.wall
         ]
         self._unreadable = self._unreadable + 1 if step.pending or step.kept else 0
         if self._unreadable:
             sooner.append(schedule.backoff(self._pace, self._unreadable, self._uniform))
-        return schedule.poll(self._pace, self._uniform, tuple(sooner))
+        wait = schedule.poll(self._pace, self._uniform, tuple(sooner), settled=self._settled)
+        self._settled = wait < min(sooner, default=math.inf)
+        return wait
 
     def _fail(self, failure: Failure) -> tuple[SecretName, ...]:
         """Keep, or drop what has outlived its grace, and plan the next attempt."""
         health, now = self._store.health, clock.moment()
         health.failure = failure
         health.failures += 1
+        self._settled = False
         health.cycles_failed += 1
         step = rotation.after_failure(self._store.held(), failure, self._progress, self._policy, now)
         changed = self._apply(step, {}, now)

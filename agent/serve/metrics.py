@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from agent.serve import freshness
@@ -42,6 +43,7 @@ def _lines(state: State) -> Iterator[str]:
         ("access_denied", "1 while access is taken away", float(health.denied_since is not None)),
         ("configuration_error", "1 after a refused reload", float(health.configuration_error is not None)),
         ("watchers", "Clients that wait for a change", float(traffic.watchers)),
+        ("tasks", "Tasks of the event loop", float(len(asyncio.all_tasks()))),
         ("last_cycle_seconds", "How long the last cycle took", health.last_cycle or 0.0),
     )
     for name, text, value in gauges:

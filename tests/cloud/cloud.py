@@ -112,7 +112,7 @@ class Cloud:
             f'region = "{REGION}"\n'
             + (f'ca_file = "{ca}"\n' if ca else "")
             + f'[app]\nsocket = "{directory}/app.sock"\n'
-            f'[control]\nsocket = "{directory}/control.sock"\n{extra}'
+            f'[control]\nsocket = "{directory}/control.sock"\n{fleet_of_one(extra)}'
         )
 
     def close(self) -> None:
@@ -124,3 +124,11 @@ class Cloud:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def fleet_of_one(extra: str) -> str:
+    """Return further tables of a configuration, so that the agent waits for no others unless they say so."""
+    if "fleet_size" in extra:
+        return extra
+    head, table, rest = extra.partition("[rotation]\n")
+    return f"{head}[rotation]\nfleet_size = 1\n{rest}" if table else f"{extra}[rotation]\nfleet_size = 1\n"

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from tests.cloud.cloud import fleet_of_one
 from tests.fakes.fetch_server import CONTAINER, VPS_ID, FetchServer, World
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ class Agent:
         self.configuration = self.directory / "agent.toml"
         self._text = configuration
         self._environ = environ or {}
-        self._log = self.directory / "log"
+        self.log_file = self.directory / "log"
         self.process: subprocess.Popen[bytes] | None = None
 
     def write(self, text: str) -> None:
@@ -88,7 +89,7 @@ class Agent:
         """Start it, and wait until it listens."""
         text = self._text(self.directory) if callable(self._text) else self._text
         self.write(text)
-        with self._log.open("ab") as log:
+        with self.log_file.open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "agent.serve", "--config", str(self.configuration)],
                 cwd=ROOT,
@@ -138,7 +139,7 @@ class Agent:
     @property
     def log(self) -> str:
         """Everything that it wrote."""
-        return self._log.read_text()
+        return self.log_file.read_text()
 
     @property
     def journal(self) -> str:
@@ -248,6 +249,7 @@ def fake_configuration(directory: Path, world: World, extra: str = "") -> tuple[
         f'vps_id = "{VPS_ID}"\ncontainer = "https://barbican.example/v1/containers/{CONTAINER}"\n{LOGIN}'
         f'[fetch]\nsocket = "{directory}/fetch.sock"\ntimeout = "2s"\nconnect_timeout = "1s"\n'
         f'[app]\nsocket = "{directory}/app.sock"\nmode = "0666"\n'
-        f'[control]\nsocket = "{directory}/control.sock"\nadmin_group = "games"\n{extra}'
+        f'[control]\nsocket = "{directory}/control.sock"\nadmin_group = "games"\n'
+        f"{fleet_of_one(extra)}"
     )
     return server, text

@@ -92,7 +92,17 @@ def test_the_least_that_is_needed(tmp_path: Path) -> None:
     assert config.staleness.fresh_for == 7200
     assert config.staleness.max_stale is None
     assert config.grants == ()
+    assert config.rotation.start_jitter == config.rotation.spread == 4.2
     assert (config.app.mode, config.app.limits.connections) == (0o660, 1024)
+
+
+def test_the_start_jitter_follows_from_the_fleet_unless_it_is_given(tmp_path: Path) -> None:
+    """What is given holds for the start only: other events are spread by the fleet's size."""
+    size = "[rotation]\nfleet_size = 10_000\n"
+    rotation = _load(tmp_path, HEAD + LOGIN + size).rotation
+    assert rotation.start_jitter == rotation.spread == 416.7
+    rotation = _load(tmp_path, HEAD + LOGIN + size + 'start_jitter = "5s"\n').rotation
+    assert (rotation.start_jitter, rotation.spread) == (5.0, 416.7)
 
 
 def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:

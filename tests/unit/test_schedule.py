@@ -10,6 +10,7 @@ from agent.core import schedule
 from agent.core.schedule import LONGEST_RETRY_AFTER_S, SOONEST_S, Pace
 
 PACE = Pace()
+FLEET = Pace(spread=250.0)
 SHARES = st.floats(0.0, 1.0)
 
 
@@ -52,7 +53,38 @@ def test_a_poll_comes_at_its_interval_or_at_the_soonest_of_the_rest(
 )
 def test_a_poll_is_placed_just_after_an_expiry(draw: schedule.Uniform, wall: float, expected: float) -> None:
     """So that Barbican has noticed too; an expiry that has passed is looked at soon."""
-    assert schedule.until_expiry(100.0, wall, draw) == expected
+    assert schedule.until_expiry(PACE, 100.0, wall, draw) == expected
+
+
+def test_a_fleet_whose_secrets_expire_together_does_not_look_together() -> None:
+    """They may all have been made with the same date."""
+    assert schedule.until_expiry(FLEET, 100.0, 40.0, low) == 61.0
+    assert schedule.until_expiry(FLEET, 100.0, 40.0, high) == 61.0 + FLEET.spread
+
+
+@pytest.mark.parametrize(
+    ("fleet_size", "calls", "expected"),
+    [(1, 15, 0.0), (100, 15, 4.2), (10_000, 9, 250.0), (10_000, 15, 416.7), (1_000_000, 9, 3600.0)],
+)
+def test_the_spread_follows_from_the_fleet(fleet_size: int, calls: int, expected: float) -> None:
+    """What a lone VPS waits is nothing; with 9 calls 10,000 have started within five minutes."""
+    assert schedule.fleet_spread(fleet_size, calls) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("draw", "expected"), [(low, SOONEST_S), (high, 900.0)])
+def test_what_brought_a_fleet_into_step_does_not_keep_it_there(
+    draw: schedule.Uniform, expected: float
+) -> None:
+    """After a start, a failure or a signal the next poll comes anywhere within the interval."""
+    assert schedule.poll(PACE, draw, settled=False) == expected
+
+
+def test_a_retry_that_may_be_the_whole_fleets_is_spread_as_widely_as_the_fleet_needs() -> None:
+    """The first failure is most often one VPS's own; a Retry-After is told to everybody."""
+    assert schedule.backoff(FLEET, 1, high) == SOONEST_S + 2.0
+    assert schedule.backoff(FLEET, 2, high) == SOONEST_S + 2 * FLEET.spread
+    assert schedule.backoff(FLEET, 1, high, 30.0) == 30.0 + 2 * FLEET.spread
+    assert schedule.backoff(FLEET, 30, high) == SOONEST_S + FLEET.backoff_cap
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,189 @@
+"""The days on which a whole fleet does the same thing, and what they come to.
+
+A scenario has one cause, at ``at`` seconds; before it the fleet polls as it always does, and afterwards it is
+followed for ``after`` seconds, to see that it has not fallen into step.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final
+
+from agent.core.schedule import Pace, fleet_spread
+from fleet.cloud import Capacity
+from fleet.simulation import Events, Fleet, Outcome, Simulation
+from fleet.waves import Waves, waves
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+BARBICAN: Final = Capacity(rate=500.0)
+"""What the Barbican of a fleet of 10,000 is to bear."""
+KEYSTONE: Final = Capacity(rate=200.0)
+WITHIN_S: Final = 300.0
+"""All are to be served within this long."""
+BOOT_S: Final = 5.0
+"""Within how long machines that start together start."""
+QUIET_S: Final = 600.0
+SETTLED_S: Final = 1200.0
+"""From how long after its cause on a fleet should look as if nothing had happened."""
+MANY: Final = 50_000
+"""From here on requests are simulated in fewer, larger batches, and one name stands for all of a VPS's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """One cause and its fleet."""
+
+    name: str
+    text: str
+    fleet: Fleet
+    events: Events
+    barbican: Capacity
+    keystone: Capacity
+    at: float = 0.0
+    after: float = 4 * 3600.0
+
+    def run(self, progress: Callable[[float], None] = lambda _: None) -> Outcome:
+        """Simulate it."""
+        seconds = self.at + self.after
+        return Simulation(self.fleet, self.events, self.keystone, self.barbican, seconds, aim=self.at).run(
+            progress
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What a scenario came to. Times in seconds, loads in requests to Barbican a second.
+
+    ``last`` is when the last VPS was served, from the cause on; ``peak_1`` and ``peak_10`` the most in one
+    second and in ten, ``queue`` the longest wait for an answer; ``waves`` what is left of it hours later.
+    """
+
+    name: str
+    last: float
+    unserved: int
+    peak_1: float
+    peak_10: float
+    queue: float
+    failed: int
+    starved: float
+    waves: Waves
+
+    def keeps_promise(self, capacity: float) -> bool:
+        """Tell whether all were served in time, the peak was within the capacity, and no waves are left."""
+        in_time = not self.unserved and self.last <= WITHIN_S
+        return in_time and self.peak_10 <= capacity and not self.waves.are_there
+
+
+def pace_of(fleet_size: int, calls: int) -> Pace:
+    """Return the agent's default pace in a fleet of this size."""
+    spread = fleet_spread(fleet_size, calls)
+    return Pace(start_jitter=spread, spread=spread)
+
+
+def fleet_of(vps: int, calls: int, fleet_size: int | None = None) -> Fleet:
+    """Return a fleet with the agent's defaults for ``fleet_size``, which is its true size unless given."""
+    fleet = Fleet(vps, calls, pace_of(fleet_size or vps, calls))
+    return replace(fleet, names=1, together=calls - 1) if vps >= MANY else fleet
+
+
+def all_of(
+    fleet: Fleet, barbican: Capacity = BARBICAN, keystone: Capacity = KEYSTONE, hours: float = 4.0
+) -> list[Scenario]:
+    """Return every scenario for a fleet."""
+    hour = 3600.0
+    after = hours * hour
+
+    def scenario(
+        name: str, text: str, events: Events, outage: tuple[float, float] = (0.0, 0.0), at: float = 0.0
+    ) -> Scenario:
+        away = [replace(service, outage=outage) for service in (barbican, keystone)]
+        return Scenario(name, text, fleet, events, away[0], away[1], at, after)
+
+    rotated = Events(rotation=QUIET_S)
+    return [
+        scenario("boot", "all reboot at once", Events(boot=BOOT_S)),
+        scenario(
+            "boot, away",
+            "all reboot while Barbican is away for 10 minutes",
+            Events(boot=BOOT_S),
+            (0.0, 600.0),
+            600.0,
+        ),
+        scenario(
+            "outage", "Barbican is away for an hour", Events(), (QUIET_S, QUIET_S + hour), QUIET_S + hour
+        ),
+        scenario("rotation", "everything is rotated; polls notice it", rotated, at=QUIET_S),
+        scenario(
+            "beacon",
+            "everything is rotated; the beacon tells everybody",
+            replace(rotated, beacon=QUIET_S),
+            at=QUIET_S,
+        ),
+    ]
+
+
+def without_remedy(vps: int, calls: int, barbican: Capacity = BARBICAN, hours: float = 4.0) -> list[Scenario]:
+    """Return the reboot of a fleet without the jitter that follows from its size, and without what breaks step."""
+    bare = Fleet(vps, calls, Pace(), in_step=True)
+    spread = replace(bare, pace=replace(pace_of(vps, calls), spread=0.0))
+    after = hours * 3600.0
+    return [
+        Scenario(
+            "no jitter",
+            "all reboot at once, no jitter",
+            bare,
+            Events(boot=BOOT_S),
+            barbican,
+            KEYSTONE,
+            0.0,
+            after,
+        ),
+        Scenario(
+            "in step",
+            "the same with the start spread, polls in step",
+            spread,
+            Events(boot=BOOT_S),
+            barbican,
+            KEYSTONE,
+            0.0,
+            after,
+        ),
+    ]
+
+
+def summary(scenario: Scenario, outcome: Outcome) -> Summary:
+    """Return what a run came to, from its cause on."""
+    begin, end = int(scenario.at), int(scenario.at + scenario.after)
+    load = outcome.barbican.load[begin:end]
+    return Summary(
+        scenario.name,
+        max(outcome.served, default=scenario.at) - scenario.at,
+        outcome.unserved,
+        most(load, 1),
+        most(load, 10),
+        outcome.barbican.longest_queue,
+        outcome.failed,
+        outcome.starved,
+        waves(load[int(SETTLED_S) :]),
+    )
+
+
+def most(load: Sequence[int], window: int) -> float:
+    """Return the highest mean load of any ``window`` seconds in a row."""
+    total = sum(load[:window])
+    highest = total
+    for second in range(window, len(load)):
+        total += load[second] - load[second - window]
+        highest = max(highest, total)
+    return highest / window
+
+
+def served_shares(outcome: Outcome, vps: int, points: int = 200) -> list[tuple[float, float]]:
+    """Return when which share of the fleet was served, thinned out for a drawing."""
+    served = sorted(outcome.served)
+    step = max(1, len(served) // points)
+    return [(time, (number + 1) / vps) for number, time in enumerate(served)][::step] + (
+        [(served[-1], len(served) / vps)] if served else []
+    )
