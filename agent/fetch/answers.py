@@ -65,6 +65,12 @@ class Answer:
             return self._failure(Step.PERMISSION, Fault.DENIED, _NO_ACCESS)
         return self._failure(Step.BARBICAN, Fault.TRANSIENT, self._advice())
 
+    def outcome(self) -> str:
+        """Return what it counts as (see OUTCOMES in agent/core/wire_fields.py)."""
+        if self.status < 301:  # noqa: PLR2004  # as in judge
+            return "ok"
+        return "refused" if self.status in {401, 403, 404} else "failed"
+
     def second_401(self) -> Failure:
         """Return what it means when Barbican refuses a fresh token."""
         return self._failure(Step.PERMISSION, Fault.DENIED, _SECOND_401 + clock_hint(self.skew))

@@ -19,7 +19,7 @@ from agent import __version__
 from agent.core import strict
 from agent.core.rotation import Reading, Unread
 from agent.core.wire import FOREIGN_CHARACTERS, MOST_FOREIGN, PHASES, Reply
-from agent.core.wire_fields import FAILURE_CHARACTERS
+from agent.core.wire_fields import FAILURE_CHARACTERS, no_calls
 from agent.fetch import barbican, login, translate
 from agent.fetch.transport import Transport, late
 
@@ -150,7 +150,7 @@ class Cycle:
             failure=failure and _told(failure),
             payloads={version: payloads[version] for version in (reading.read if reading else {})},
             foreign=self._foreign[:MOST_FOREIGN],
-            calls=dict(self._transport.calls) if self._transport else {"keystone": 0, "barbican": 0},
+            calls=self._transport.calls() if self._transport else no_calls(),
             timings=dict(self._timings),
             token_state=login.give_back(self._login) if self._login else b"",
         )
@@ -175,8 +175,8 @@ def _told(failure: Failure) -> Failure:
 
 def refused(request: Request, failure: Failure, vps_id: str = "", container: str = "") -> Reply:
     """Return a failure reply of a program that could not make a cycle."""
-    calls, timings = {"keystone": 0, "barbican": 0}, dict.fromkeys(PHASES, 0.0)
-    return Reply(request.nonce, vps_id, container, None, failure, calls=calls, timings=timings)
+    timings = dict.fromkeys(PHASES, 0.0)
+    return Reply(request.nonce, vps_id, container, None, failure, timings=timings)
 
 
 def _misnamed(entry: str, secret: str) -> str:

@@ -96,7 +96,7 @@ class AppDoor:
             (AGE, str(int(age))),
             (CONTENT_TYPE, facts.content_type),
         )
-        if name in snapshot.kept or age > self._state.config.staleness.fresh_for:
+        if name in snapshot.kept or age > freshness.fresh_for(self._state):
             more += ((STALE, "true"),)
         same = bool(if_none_match) and _matches(if_none_match, facts.version)
         record = Record(

@@ -25,6 +25,7 @@ from agent.core.errors import (
 )
 from agent.serve import clock
 from agent.serve.journal import place
+from agent.serve.spending import Spending
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -69,6 +70,7 @@ class Keeper:
         self._progress = rotation.Progress(
             confirmed=state.store.moments.confirmed, denied_since=state.store.moments.denied_since
         )
+        self._spending: Final = Spending(state)
         self._uniform: Final = random.SystemRandom().uniform
         self._wake: Final = asyncio.Event()
         self._next: asyncio.Future[Refreshed] | None = None
@@ -79,7 +81,7 @@ class Keeper:
         """Read, publish and wait, until cancelled."""
         attempted = self._store.moments.attempted
         since = RESTART_EVERY_S if attempted is None else clock.boot() - attempted
-        self._plan(max(schedule.first(self._pace, self._uniform), RESTART_EVERY_S - since))
+        self._plan(max(schedule.first(self._spending.pace(), self._uniform), RESTART_EVERY_S - since))
         while True:
             await self._wait()
             if self._next is not None or clock.boot() >= self._due:
@@ -110,13 +112,6 @@ class Keeper:
         return self._store.health.next_attempt or 0.0
 
     @property
-    def _pace(self) -> schedule.Pace:
-        settings = self._state.config.rotation
-        return schedule.Pace(
-            settings.poll_interval, settings.start_jitter, settings.backoff_base, settings.backoff_cap
-        )
-
-    @property
     def _policy(self) -> rotation.Policy:
         staleness = self._state.config.staleness
         if staleness.after_max_stale == "serve-stale":
@@ -142,6 +137,7 @@ class Keeper:
         """Wipe and drop what has outlived its time; return in how many seconds to look again."""
         now = clock.moment()
         self._store.expire_previous(now.boot)
+        self._spending.note({})
         step = rotation.overdue(self._store.held(), self._progress, self._policy, now)
         changed = self._apply(step, {}, now)
         if changed:
@@ -208,14 +204,14 @@ class Keeper:
 
     def _note(self, reply: wire.Reply) -> None:
         self._store.keep_token_state(reply.token_state)
+        self._spending.note(reply.calls)
         health = self._store.health
-        for service, calls in reply.calls.items():
-            health.calls[service] = health.calls.get(service, 0) + calls
         health.timings = dict(reply.timings)
         health.foreign = tuple(reply.foreign)
 
     def _until_next(self, step: rotation.Step, now: rotation.Moment) -> float:
         """Return in how many seconds to read again after a cycle that Barbican answered."""
+        pace = self._spending.pace()
         sooner = [] if step.again_in is None else [step.again_in]
         sooner += [
             schedule.until_expiry(facts.expires, now.wall, self._uniform)
@@ -224,8 +220,8 @@ class Keeper:
         ]
         self._unreadable = self._unreadable + 1 if step.pending or step.kept else 0
         if self._unreadable:
-            sooner.append(schedule.backoff(self._pace, self._unreadable, self._uniform))
-        return schedule.poll(self._pace, self._uniform, tuple(sooner))
+            sooner.append(schedule.backoff(pace, self._unreadable, self._uniform))
+        return schedule.poll(pace, self._uniform, tuple(sooner))
 
     def _fail(self, failure: Failure) -> tuple[SecretName, ...]:
         """Keep, or drop what has outlived its grace, and plan the next attempt."""
@@ -235,7 +231,7 @@ class Keeper:
         health.cycles_failed += 1
         step = rotation.after_failure(self._store.held(), failure, self._progress, self._policy, now)
         changed = self._apply(step, {}, now)
-        delay = schedule.backoff(self._pace, health.failures, self._uniform, failure.retry_after)
+        delay = schedule.backoff(self._spending.pace(), health.failures, self._uniform, failure.retry_after)
         self._plan(delay)
         _log.warning("%s; next attempt in %.0f s", failure, delay)
         return changed

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from agent.core.errors import Failure, Fault, Step
-from tests.fakes.fetch_server import World
+from tests.fakes.fetch_server import CALLS, World
 from tests.integration.running import Agent, Caller, ask, fake_configuration
 
 if TYPE_CHECKING:
@@ -51,8 +51,23 @@ def test_the_status_tells_everything_but_values(running: Running) -> None:
         "inARow": 0,
         "lastSeconds": 0,
         "calls": {"keystone": 0, "barbican": 1},
+        "outcomes": CALLS,
         "timings": {},
     }
+    assert status["budget"] | {"month": "", "countedSince": "", "wholeMonth": False, "projectedCalls": 0} == {
+        "month": "",
+        "countedSince": "",
+        "wholeMonth": False,
+        "calls": 1,
+        "callsPerMonth": None,
+        "projectedCalls": 0,
+        "projectedCost": pytest.approx(0.04 + status["budget"]["projectedCalls"] / 1e5, abs=1e-4),
+        "currency": "EUR",
+        "pollInterval": 900.0,
+        "freshFor": 1800.0,
+        "stretched": None,
+    }
+    assert 28 * 96 <= status["budget"]["projectedCalls"] <= 31 * 96 + 1
     assert status["grants"] == ["grant 1 (user root: *)", "grant 2 (group games: GAME*)"]
     assert status["memory"]["kind"] in {"memfd_secret", "memfd"}
     assert status["failure"] is None
@@ -137,6 +152,11 @@ def test_the_metrics_are_in_prometheus_format(running: Running) -> None:
     assert samples["vps_secrets_secrets"] == "2"
     assert samples['vps_secrets_requests_total{door="app",outcome="absent"}'] == "1"
     assert samples['vps_secrets_cycles_total{outcome="good"}'] == "1"
+    assert samples['vps_secrets_calls_total{service="barbican",outcome="ok"}'] == "1"
+    assert samples['vps_secrets_calls_total{service="keystone",outcome="failed"}'] == "0"
+    assert (samples["vps_secrets_month_calls"], samples["vps_secrets_month_calls_limit"]) == ("1", "0")
+    assert float(samples["vps_secrets_month_cost_projected"]) > 0.04
+    assert samples["vps_secrets_poll_interval_seconds"] == "900"
     for name in samples:
         bare = re.sub(r"\{.*", "", name)
         assert f"# HELP {bare} " in text

@@ -84,7 +84,7 @@ def test_seven_secrets_and_what_they_cost(cloud: Cloud, tmp_path: Path) -> None:
             hashlib.sha256(value).hexdigest() for value in made.canaries[1:]
         }
         assert sorted(digests(first)) == sorted(DEMO_NAMES)
-        assert first.reply.calls == {"keystone": len(keystone.seen), "barbican": len(barbican.seen)}
+        assert first.calls == {"keystone": len(keystone.seen), "barbican": len(barbican.seen)}
         assert len(keystone.seen) == 1
         assert len(barbican.seen) <= 2 * 7 + 4
         assert not first.leaks(made.canaries)
@@ -126,7 +126,7 @@ def test_a_token_that_barbican_refuses_costs_one_login(cloud: Cloud, tmp_path: P
     forged = json.dumps(state | {"state": json.dumps(inner)}).encode()
     ran = made.fetch(token_state=forged)
     assert ran.reading.entries == ()
-    assert ran.reply.calls == {"keystone": 1, "barbican": 2}
+    assert ran.calls == {"keystone": 1, "barbican": 2}
 
 
 def test_a_wrong_credential(cloud: Cloud, tmp_path: Path) -> None:
@@ -201,7 +201,7 @@ def test_an_empty_container(cloud: Cloud, tmp_path: Path) -> None:
     """It is an answer like any other."""
     ran = make(cloud, tmp_path).fetch()
     assert ran.reading.entries == ()
-    assert ran.reply.calls == {"keystone": 1, "barbican": 1}
+    assert ran.calls == {"keystone": 1, "barbican": 1}
 
 
 def test_a_secret_that_expires(cloud: Cloud, tmp_path: Path) -> None:
@@ -253,7 +253,7 @@ def test_a_double_name_during_a_rotation(cloud: Cloud, tmp_path: Path) -> None:
     for step in cloud.deployment.rotation_steps(made.vps, {"A": b"a", "B": b"b"}):
         if step.startswith("added"):
             ran = made.fetch(known=known, reads_doubles=False, token_state=first.reply.token_state)
-            assert ran.reply.calls == {"keystone": 0, "barbican": 1}
+            assert ran.calls == {"keystone": 0, "barbican": 1}
             assert not ran.reading.read
     after = made.fetch(known=known, reads_doubles=False, token_state=first.reply.token_state)
     assert sorted(digests(after)) == ["A", "B"]
