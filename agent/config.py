@@ -94,6 +94,7 @@ class FetchSettings:
     timeout: float = 30.0
     connect_timeout: float = 5.0
     threads: int = 4
+    list_metadata: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -340,6 +341,7 @@ def _fetch(table: Table) -> FetchSettings:
         timeout=table.seconds("timeout", 30.0, 1.0, 600.0),
         connect_timeout=table.seconds("connect_timeout", 5.0, 0.1, 60.0),
         threads=table.whole("threads", 4, 1, 16),
+        list_metadata=table.flag("list_metadata", default=False),
     )
     if settings.connect_timeout > settings.timeout:
         table.add("connect_timeout", "must not be longer than timeout, which bounds the whole cycle")

@@ -78,7 +78,8 @@ class Reply:
     """What one cycle learned: exactly one of ``reading`` and ``failure``.
 
     ``payloads`` has one for each version read. ``foreign`` are entries that were refused, for people.
-    ``calls`` counts HTTP requests by service and outcome; ``timings`` are in seconds per phase.
+    ``calls`` counts HTTP requests by service and outcome; ``timings`` are in seconds per phase. ``listed``
+    tells whether Barbican gave the list of metadata, None where it was not asked for.
     """
 
     nonce: str
@@ -91,6 +92,7 @@ class Reply:
     calls: wire_fields.Calls = field(default_factory=wire_fields.no_calls)
     timings: Mapping[str, float] = field(default_factory=dict)
     token_state: bytes = field(default=b"", repr=False)
+    listed: bool | None = None
 
 
 def remaining(untrusted_prefix: bytes, bounds: Bounds = REPLY) -> int:
@@ -139,6 +141,7 @@ def encode_reply(reply: Reply) -> bytes:
         "foreign": list(reply.foreign),
         "calls": {service: dict(outcomes) for service, outcomes in reply.calls.items()},
         "timings": dict(reply.timings),
+        "listed": reply.listed,
         "tokenState": len(reply.token_state),
     }
     read = reply.reading.read if reply.reading else {}
@@ -213,7 +216,7 @@ def _reply(untrusted_header: bytes, body: bytes, request: Request, vps_id: str, 
         "the header",
         (
             *("nonce", "vpsId", "container", "reading", "failure"),
-            *("foreign", "calls", "timings", "tokenState"),
+            *("foreign", "calls", "timings", "listed", "tokenState"),
         ),
     )
     if header["nonce"] != request.nonce:
@@ -241,6 +244,7 @@ def _reply(untrusted_header: bytes, body: bytes, request: Request, vps_id: str, 
         wire_fields.calls(header["calls"]),
         _timings(header["timings"]),
         token_state,
+        None if header["listed"] is None else strict.flag(header["listed"], "listed"),
     )
 
 

@@ -93,6 +93,8 @@ def _report(reply: Reply, clock: str) -> None:
             *(len(reading.entries), len(reading.read), len(reading.unread), len(reply.foreign)),
             *(sum(reply.calls[service].values()) for service in SERVICES),
         )
+        if reply.listed is False:
+            LOG.warning("Barbican did not give the list of metadata (fetch.list_metadata)")
         if clock:
             LOG.warning("the cycle was good%s", clock)
 

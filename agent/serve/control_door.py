@@ -222,6 +222,11 @@ def warnings(state: State) -> tuple[str, ...]:
         found.append("there are no grants: nobody may read anything")
     if not state.store.memory_facts()["unswappable"]:
         found.append("the payloads are in memory that can be swapped: raise LimitMEMLOCK=")
+    if state.store.health.list_refused and state.config.fetch.list_metadata:
+        found.append(
+            "Barbican does not give the list that fetch.list_metadata asks for, which costs calls each time: "
+            "check the account's role and the access rule GET /v1/secrets"
+        )
     if spending.is_used_up(state) and freshness.is_stretched(state):
         found.append(str(spending.why_stretched(state)))
     if state.store.health.configuration_error:

@@ -179,12 +179,12 @@ class Keeper:
 
     async def _read(self) -> tuple[tuple[SecretName, ...], Failure | None]:
         """Exchange one request for a reply and publish what it leads to."""
-        held, now = self._store.held(), clock.moment()
-        self._store.remember(self._store.moments._replace(attempted=now.boot))
+        held, asked = self._store.held(), clock.moment()
+        self._store.remember(self._store.moments._replace(attempted=asked.boot))
         request = wire.Request(
             nonce=secrets.token_hex(16),
-            known=rotation.known(held, now),
-            reads_doubles=rotation.reads_doubles(held, self._progress, now),
+            known=rotation.known(held, asked),
+            reads_doubles=rotation.reads_doubles(held, self._progress, asked),
             timeout=self._state.config.fetch.timeout,
             token_state=self._store.token_state(),
         )
@@ -192,8 +192,9 @@ class Keeper:
         self._note(reply)
         if reply.reading is None:
             return (), reply.failure
+        # a reading is as old as its request: the container is the first that it reads
+        step = rotation.after_reading(held, reply.reading, self._progress, self._policy, asked)
         now = clock.moment()
-        step = rotation.after_reading(self._store.held(), reply.reading, self._progress, self._policy, now)
         read = {v: (facts, reply.payloads[v]) for v, facts in reply.reading.read.items()}
         changed = self._apply(step, read, now)
         health = self._store.health
@@ -208,6 +209,8 @@ class Keeper:
         health = self._store.health
         health.timings = dict(reply.timings)
         health.foreign = tuple(reply.foreign)
+        if reply.listed is not None:
+            health.list_refused = not reply.listed
 
     def _until_next(self, step: rotation.Step, now: rotation.Moment) -> float:
         """Return in how many seconds to read again after a cycle that Barbican answered."""

@@ -36,6 +36,7 @@ class World:
     failure: Failure | None = None
     foreign: tuple[str, ...] = ()
     created: float = 1_700_000_000.0
+    listed: bool | None = None
     calls: int = 1
     """How many to Barbican a cycle is said to cost."""
 
@@ -84,6 +85,7 @@ class World:
             calls=CALLS | {"barbican": CALLS["barbican"] | {"ok": self.calls}},
             timings=TIMINGS,
             token_state=b"{}",
+            listed=self.listed,
         )
 
 

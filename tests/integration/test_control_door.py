@@ -13,6 +13,7 @@ from tests.integration.running import Agent, Caller, ask, fake_configuration
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 GRANTS = '[[grant]]\nuser = "root"\nsecrets = ["*"]\n[[grant]]\ngroup = "games"\nsecrets = ["GAME*"]\n'
 DOWN = Failure(Step.BARBICAN, Fault.TRANSIENT, "to read the container", "it may be overloaded", 503, 7.0)
@@ -109,6 +110,28 @@ def test_a_failed_refresh_tells_the_step_and_the_next_attempt(running: Running) 
     assert running.agent.get("/v1/secrets/A").status == 200
     assert running.agent.status()["cycles"]["inARow"] == 1
     assert "next attempt in" in running.agent.log
+
+
+def test_a_list_that_is_refused_is_told_until_it_is_given() -> None:
+    """Each refusal costs calls; cycles that do not ask for the list say nothing about it."""
+    world = World(listed=False)
+    world.put("A", b"canary-value")
+
+    def configure(directory: Path) -> str:
+        text = fake_configuration(directory, world, GRANTS)[1]
+        return text.replace("[fetch]\n", "[fetch]\nlist_metadata = true\n")
+
+    def warned(agent: Agent) -> bool:
+        agent.until(lambda: agent.ask_control("/v1/refresh", "POST").status == 200)
+        return any("fetch.list_metadata" in text for text in agent.status()["warnings"])
+
+    with Agent(configure) as agent:
+        agent.start().until_ready()
+        assert warned(agent)
+        world.listed = None
+        assert warned(agent)
+        world.listed = True
+        assert not warned(agent)
 
 
 def test_explain_says_who_may_read_what_and_why_not(running: Running) -> None:

@@ -293,6 +293,8 @@ A_FAILURE = {
         ("timings.list", float("nan")),
         ("timings.list", False),
         ("timings.start", ()),
+        ("listed", 1),
+        ("listed", "no"),
         ("tokenState", 31),
         ("tokenState", 33),
         ("tokenState", -32),
