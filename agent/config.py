@@ -8,6 +8,7 @@ credential's secret part is.
 from __future__ import annotations
 
 import enum
+import math
 import re
 import tomllib
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from agent.config_table import Mistakes, Table, url
 from agent.core import schedule
+from agent.core.budget import LONGEST_MONTH_S, LONGEST_S
 from agent.core.errors import ConfigurationError
 from agent.core.secret import SecretName, parse_name, parse_version, parse_vps_id
 
@@ -33,6 +35,7 @@ _UNIT: Final = re.compile(r"[A-Za-z0-9:_.\\@-]{1,240}\.(service|scope|socket|tim
 _GLOB: Final = re.compile(r"[A-Za-z0-9._*?\[\]!-]{1,200}")
 _MODE: Final = re.compile(r"0?[0-7]{3}")
 _CONTAINER_URL: Final = re.compile(r"https?://[^\s/]+(?:/[^\s?#]*)?/v1/containers/([0-9a-f-]{36})")
+_CURRENCY: Final = re.compile(r"[A-Z]{3}")
 _UUID: Final = re.compile(r"[0-9a-f-]{36}")
 
 
@@ -92,6 +95,7 @@ class FetchSettings:
     timeout: float = 30.0
     connect_timeout: float = 5.0
     threads: int = 4
+    list_metadata: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +120,17 @@ class Staleness:
     max_stale: float | None
     after_max_stale: str
     secrets: Mapping[SecretName, float | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """What calls to Barbican may be and cost in a month. No two polls are ``longest_interval`` (s) apart."""
+
+    calls_per_month: int | None = None
+    price_per_1000_calls: float = 0.01
+    price_per_secret_month: float = 0.02
+    currency: str = "EUR"
+    longest_interval: float = LONGEST_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,13 +193,14 @@ class Config:
     fetch: FetchSettings
     rotation: RotationSettings
     staleness: Staleness
+    budget: Budget
     app: AppDoor
     control: ControlDoor
     log: Log
     grants: tuple[GrantRule, ...]
 
 
-NOT_FETCH: Final = frozenset({"app", "control", "grant", "rotation", "staleness", "log"})
+NOT_FETCH: Final = frozenset({"app", "control", "grant", "rotation", "staleness", "budget", "log"})
 """Tables of which the fetch program needs nothing."""
 
 
@@ -228,12 +244,15 @@ def _config(top: Table, path: Path) -> Config:
     fetch = _fetch(top.table("fetch"))
     rotation = _rotation(top.table("rotation"))
     staleness = _staleness(top.table("staleness"), rotation)
+    budget = _budget(top.table("budget"), rotation, staleness)
     app = _app(top.table("app"))
     control = _control(top.table("control"), app)
     log = _log(top.table("log"))
     grants = tuple(_grant(table) for table in top.tables("grant"))
     top.finish()
-    return Config(path, vps_id, container, keystone, fetch, rotation, staleness, app, control, log, grants)
+    return Config(
+        *(path, vps_id, container, keystone, fetch, rotation, staleness, budget, app, control, log, grants)
+    )
 
 
 def _container(top: Table) -> Container:
@@ -325,6 +344,7 @@ def _fetch(table: Table) -> FetchSettings:
         timeout=table.seconds("timeout", 30.0, 1.0, 600.0),
         connect_timeout=table.seconds("connect_timeout", 5.0, 0.1, 60.0),
         threads=table.whole("threads", 4, 1, 16),
+        list_metadata=table.flag("list_metadata", default=False),
     )
     if settings.connect_timeout > settings.timeout:
         table.add("connect_timeout", "must not be longer than timeout, which bounds the whole cycle")
@@ -375,6 +395,31 @@ def _staleness(table: Table, rotation: RotationSettings) -> Staleness:
     secrets_table.finish()
     table.finish()
     return settings
+
+
+def _budget(table: Table, rotation: RotationSettings, staleness: Staleness) -> Budget:
+    limits = [limit for limit in (staleness.max_stale, *staleness.secrets.values()) if limit is not None]
+    longest = max(rotation.poll_interval, min([LONGEST_S, *(limit / 2 for limit in limits)]))
+    budget = Budget(
+        calls_per_month=table.whole("calls_per_month", 0, 1, 100_000_000) or None,
+        price_per_1000_calls=table.number("price_per_1000_calls", 0.01, 0.0, 1e6),
+        price_per_secret_month=table.number("price_per_secret_month", 0.02, 0.0, 1e6),
+        currency=table.text("currency", _currency, 'must be a code such as "EUR" (ISO 4217)') or "EUR",
+        longest_interval=longest,
+    )
+    least = math.ceil(LONGEST_MONTH_S / longest)
+    if budget.calls_per_month is not None and budget.calls_per_month < least:
+        reason = "half of the shortest max_stale" if longest < LONGEST_S else "a day"
+        table.add(
+            "calls_per_month",
+            f"must be at least {least}: polls are never further apart than {longest:g} s, {reason}",
+        )
+    table.finish()
+    return budget
+
+
+def _currency(text: str) -> str | None:
+    return text if _CURRENCY.fullmatch(text) else None
 
 
 def _limits(table: Table) -> Limits:

@@ -119,6 +119,12 @@ class Table:
         expected = f"must be one of {', '.join(choices)}"
         return self.text(key, lambda text: text if text in choices else None, expected) or default
 
+    def flag(self, key: str, *, default: bool) -> bool:
+        """Return true or false."""
+        return self.checked(
+            key, default, lambda value: value if isinstance(value, bool) else None, "must be true or false"
+        )
+
     def whole(self, key: str, default: int, least: int, most: int) -> int:
         """Return a whole number from ``least`` to ``most``."""
 

@@ -29,6 +29,8 @@ DEPLOYER: Final = "recruitiq-deployment-service"
 DEPLOYER_ROLES: Final = ("creator", "member")
 """Both, since Barbican's releases differ in which of them may create."""
 RUNTIME_ROLES: Final = ("reader",)
+LISTING_ROLES: Final = ("reader", "observer", "member")
+"""For an agent with ``fetch.list_metadata``: observer lists up to Barbican 22, member from 23 on."""
 REVOCATION_SECOND_S: Final = 1.1
 
 Rule = tuple[str, str]
@@ -50,12 +52,12 @@ DEPLOYER_RULES: Final[tuple[Rule, ...]] = (
     ("DELETE", "/v1/containers/*/secrets"),
 )
 RUNTIME_RULES: Final[tuple[Rule, ...]] = (
-    ("GET", "/"),
-    ("GET", "/v1/"),
     ("GET", "/v1/containers/*"),
     ("GET", "/v1/secrets/*"),
     ("GET", "/v1/secrets/*/payload"),
 )
+LISTING_RULES: Final[tuple[Rule, ...]] = (*RUNTIME_RULES, ("GET", "/v1/secrets"))
+"""For an agent with ``fetch.list_metadata``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,9 +113,9 @@ class Accounts:
         """Return the deployment service's user."""
         return self.user(DEPLOYER, SECRETS_PROJECT, DEPLOYER_ROLES)
 
-    def runtime(self, vps_id: str) -> User:
-        """Return the user of one VPS."""
-        return self.user(vps_id, RUNTIME_PROJECT, RUNTIME_ROLES)
+    def runtime(self, vps_id: str, *, lists: bool = False) -> User:
+        """Return the user of one VPS; ``lists`` where its agent has ``fetch.list_metadata``."""
+        return self.user(vps_id, RUNTIME_PROJECT, LISTING_ROLES if lists else RUNTIME_ROLES)
 
     def log_in(self, user: User, **session: Any) -> Session:
         """Return a session of the user's own, by its password."""

@@ -63,6 +63,16 @@ def _memory(memory: dict[str, Any]) -> str:
     return f"{memory.get('kind')}, {memory.get('bytes')} B; {keeps}"
 
 
+def _calls(budget: dict[str, Any]) -> str:
+    """Return the line about the month's calls to Barbican."""
+    limit = f" of {budget['callsPerMonth']}" if budget.get("callsPerMonth") else ""
+    since = "" if budget.get("wholeMonth") else f", counted since {budget.get('countedSince')}"
+    cost = f"{budget.get('currency')} {budget.get('projectedCost') or 0.0:.2f}"
+    polls = budget.get("stretched") or f"a poll every {span(budget.get('pollInterval'))}"
+    used = f"{budget.get('calls')}{limit} this month{since}"
+    return f"{used}; about {budget.get('projectedCalls')} and {cost} by its end; {polls}"
+
+
 def status(content: dict[str, Any]) -> Iterator[str]:
     """Yield the status document."""
     agent, cycles = content.get("agent") or {}, content.get("cycles") or {}
@@ -81,6 +91,7 @@ def status(content: dict[str, Any]) -> Iterator[str]:
             "cycles",
             f"{total}, of them {failed} failed, {in_a_row} in a row",
         ),
+        ("calls", _calls(content.get("budget") or {})),
         ("memory", _memory(memory)),
         ("watchers", str(content.get("watchers"))),
     )

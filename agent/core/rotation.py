@@ -65,7 +65,11 @@ class Unread(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What one cycle learned: the container's entries, and what became of each version it tried to read."""
+    """What one cycle learned: the container's entries, and what became of each version it tried to read.
+
+    The container is read once, before the payloads: what it lists without a double is whole, and a payload
+    never changes. What goes on meanwhile is for the next cycle; a version that went meanwhile is unread.
+    """
 
     entries: tuple[Entry, ...]
     read: Mapping[Version, Facts] = field(default_factory=dict)
@@ -210,8 +214,8 @@ def overdue(held: Mapping[SecretName, Facts], progress: Progress, policy: Policy
 class _Line:
     """What one reading tells of one listed name.
 
-    ``why_unread`` has a reason for every version without facts, None for one that was not tried: one that
-    came during the cycle, or all that are new while a name is double.
+    ``why_unread`` has a reason for every version without facts, None for one that was not tried, as all that
+    are new while a name is double.
     """
 
     versions: tuple[Version, ...]

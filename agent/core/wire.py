@@ -42,12 +42,10 @@ MOST_FOREIGN: Final = 200
 FOREIGN_CHARACTERS: Final = 256
 _MOST_HEADER: Final = 1024 * 1024
 _MOST_KNOWN: Final = 4 * MOST_ENTRIES
-_MOST_CALLS: Final = 1_000_000
 _MOST_TIMEOUT: Final = 3600.0
 _MOST_DURATION: Final = 86_400.0
 _NONCE: Final = re.compile(r"[0-9a-f]{32}")
 
-SERVICES: Final = ("keystone", "barbican")
 PHASES: Final = ("start", "login", "list", "payloads")
 
 
@@ -80,7 +78,8 @@ class Reply:
     """What one cycle learned: exactly one of ``reading`` and ``failure``.
 
     ``payloads`` has one for each version read. ``foreign`` are entries that were refused, for people.
-    ``calls`` counts HTTP requests per service; ``timings`` are in seconds per phase.
+    ``calls`` counts HTTP requests by service and outcome; ``timings`` are in seconds per phase. ``listed``
+    tells whether Barbican gave the list of metadata, None where it was not asked for.
     """
 
     nonce: str
@@ -90,9 +89,10 @@ class Reply:
     failure: Failure | None
     payloads: Mapping[Version, bytes] = field(default_factory=dict, repr=False)
     foreign: tuple[str, ...] = ()
-    calls: Mapping[str, int] = field(default_factory=dict)
+    calls: wire_fields.Calls = field(default_factory=wire_fields.no_calls)
     timings: Mapping[str, float] = field(default_factory=dict)
     token_state: bytes = field(default=b"", repr=False)
+    listed: bool | None = None
 
 
 def remaining(untrusted_prefix: bytes, bounds: Bounds = REPLY) -> int:
@@ -139,8 +139,9 @@ def encode_reply(reply: Reply) -> bytes:
         "reading": reply.reading and wire_fields.reading_out(reply.vps_id, reply.reading),
         "failure": reply.failure and wire_fields.failure_out(reply.failure),
         "foreign": list(reply.foreign),
-        "calls": dict(reply.calls),
+        "calls": {service: dict(outcomes) for service, outcomes in reply.calls.items()},
         "timings": dict(reply.timings),
+        "listed": reply.listed,
         "tokenState": len(reply.token_state),
     }
     read = reply.reading.read if reply.reading else {}
@@ -215,7 +216,7 @@ def _reply(untrusted_header: bytes, body: bytes, request: Request, vps_id: str, 
         "the header",
         (
             *("nonce", "vpsId", "container", "reading", "failure"),
-            *("foreign", "calls", "timings", "tokenState"),
+            *("foreign", "calls", "timings", "listed", "tokenState"),
         ),
     )
     if header["nonce"] != request.nonce:
@@ -240,9 +241,10 @@ def _reply(untrusted_header: bytes, body: bytes, request: Request, vps_id: str, 
         failure,
         payloads,
         _foreign(header["foreign"]),
-        _calls(header["calls"]),
+        wire_fields.calls(header["calls"]),
         _timings(header["timings"]),
         token_state,
+        None if header["listed"] is None else strict.flag(header["listed"], "listed"),
     )
 
 
@@ -262,11 +264,6 @@ def _split(
 def _foreign(untrusted: object) -> tuple[str, ...]:
     names = strict.array(untrusted, "foreign", MOST_FOREIGN)
     return tuple(strict.text(name, "a foreign name", FOREIGN_CHARACTERS) for name in names)
-
-
-def _calls(untrusted: object) -> dict[str, int]:
-    members = strict.record(untrusted, "calls", SERVICES)
-    return {service: strict.whole(count, "calls", _MOST_CALLS) for service, count in members.items()}
 
 
 def _timings(untrusted: object) -> dict[str, float]:

@@ -1,11 +1,12 @@
-"""The header members of a reply: readings and failures as JSON and back, with every check.
+"""The header members of a reply: readings, failures and calls as JSON and back, with every check.
 
 Used by agent/core/wire.py; facts by agent/serve/kept.py too, and agent/fetch keeps to the bounds.
 """
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Mapping
+from typing import Final, TypeAlias
 
 from agent.core import strict
 from agent.core.errors import Failure, Fault, Step
@@ -13,13 +14,36 @@ from agent.core.rotation import Entry, Reading, Unread
 from agent.core.secret import Facts, SecretName, Version, parse_version, strip_prefix
 from agent.core.strict import MalformedError
 
+SERVICES: Final = ("keystone", "barbican")
+OUTCOMES: Final = ("ok", "refused", "failed")
+"""Of a call: answered; answered with 401, 403 or 404; any other answer, or none."""
 MOST_ENTRIES: Final = 200
 MOST_PAYLOAD: Final = 64 * 1024
 FAILURE_CHARACTERS: Final = 500
 CONTENT_TYPE_CHARACTERS: Final = 128
 MOST_RETRY_AFTER: Final = 30 * 86_400.0
 _FULL_NAME_CHARACTERS: Final = 300
+_MOST_CALLS: Final = 1_000_000
 _LAST_TIME: Final = 253_402_300_799.0  # the end of the year 9999 as Unix time
+
+Calls: TypeAlias = Mapping[str, Mapping[str, int]]
+"""Service → outcome → how many HTTP requests."""
+
+
+def no_calls() -> dict[str, dict[str, int]]:
+    """Return a count of none, with every service and outcome in it."""
+    return {service: dict.fromkeys(OUTCOMES, 0) for service in SERVICES}
+
+
+def calls(untrusted: object) -> dict[str, dict[str, int]]:
+    """Return a count of calls, or raise MalformedError."""
+    return {
+        service: {
+            outcome: strict.whole(count, "calls", _MOST_CALLS)
+            for outcome, count in strict.record(outcomes, "calls", OUTCOMES).items()
+        }
+        for service, outcomes in strict.record(untrusted, "calls", SERVICES).items()
+    }
 
 
 def reading_out(vps_id: str, reading: Reading) -> dict[str, object]:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Final
 from agent import config as configuration
 from agent.core import wire
 from agent.core.errors import ConfigurationError, Failure, Fault, Step, WireError
+from agent.core.wire_fields import SERVICES
 
 if TYPE_CHECKING:
     from agent.config import Config
@@ -90,8 +91,10 @@ def _report(reply: Reply, clock: str) -> None:
         LOG.info(
             "%d entries, %d read, %d unread, %d refused; %d calls to Keystone, %d to Barbican",
             *(len(reading.entries), len(reading.read), len(reading.unread), len(reply.foreign)),
-            *(reply.calls["keystone"], reply.calls["barbican"]),
+            *(sum(reply.calls[service].values()) for service in SERVICES),
         )
+        if reply.listed is False:
+            LOG.warning("Barbican did not give the list of metadata (fetch.list_metadata)")
         if clock:
             LOG.warning("the cycle was good%s", clock)
 

@@ -51,19 +51,24 @@ class Answer:
     def judge(self) -> Failure | None:
         """Return what is wrong with it, or None where a library should see it.
 
-        That is also so for Barbican's 401, after which keystoneauth1 logs in again, and for 406, by which
-        Barbican's version negotiation goes on.
+        That is also so for Barbican's 401, after which keystoneauth1 logs in again.
         """
-        if self.status < 301:  # noqa: PLR2004  # 300 is Barbican's list of versions
+        if self.status < 300:  # noqa: PLR2004  # HTTP
             return None
         own = self._service_says_so()
         if self.keystone:
             return self._keystone(denied=own and self.status in {401, 404})
-        if (self.status == 401 and own) or self.status == 406:  # noqa: PLR2004  # HTTP
+        if self.status == 401 and own:  # noqa: PLR2004  # HTTP
             return None
         if self.status in {403, 404} and own:
             return self._failure(Step.PERMISSION, Fault.DENIED, _NO_ACCESS)
         return self._failure(Step.BARBICAN, Fault.TRANSIENT, self._advice())
+
+    def outcome(self) -> str:
+        """Return what it counts as (see OUTCOMES in agent/core/wire_fields.py)."""
+        if self.status < 300:  # noqa: PLR2004  # HTTP
+            return "ok"
+        return "refused" if self.status in {401, 403, 404} else "failed"
 
     def second_401(self) -> Failure:
         """Return what it means when Barbican refuses a fresh token."""

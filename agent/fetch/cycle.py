@@ -1,8 +1,8 @@
-"""One cycle: log in or go on with the former token, read the container, read what is new, read it again.
+"""One cycle: log in or go on with the former token, read the container, read what is new.
 
 Owns everything of the cycle and dies with it. Invariants: a quiet cycle is one request; with k new versions
-it is at most 2k + 4 to Barbican; the second reading of the container counts, so a version that was replaced
-meanwhile is not reported and one that came meanwhile is listed and left for the next cycle.
+it is at most 2k + 1 to Barbican, and k + 2 where metadata are listed. What goes on in the container meanwhile
+is for the next cycle (see Reading in agent/core/rotation.py).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from agent import __version__
 from agent.core import strict
 from agent.core.rotation import Reading, Unread
 from agent.core.wire import FOREIGN_CHARACTERS, MOST_FOREIGN, PHASES, Reply
-from agent.core.wire_fields import FAILURE_CHARACTERS
+from agent.core.wire_fields import FAILURE_CHARACTERS, no_calls
 from agent.fetch import barbican, login, translate
 from agent.fetch.transport import Transport, late
 
@@ -81,16 +81,14 @@ class Cycle:
             login.adopt(prepared, self._request.token_state)
             base = self._endpoint(prepared, session)
         with self._timed("list"):
-            first = barbican.read_listing(session, base, self._config)
-        self._foreign = first.foreign
-        wanted = self._wanted(first)
+            listing = barbican.read_listing(session, base, self._config)
+        self._foreign = listing.foreign
+        wanted = self._wanted(listing)
         if not wanted:
-            return Reading(first.entries, {}, _elsewhere(first, self._request.known))
+            return Reading(listing.entries, {}, _elsewhere(listing, self._request.known))
         with self._timed("payloads"):
             outcome = self._read_payloads(session, base, wanted)
-        with self._timed("list"):
-            second = barbican.read_listing(session, base, self._config)
-        return self._combine(second, outcome)
+        return self._combine(listing, outcome)
 
     def _endpoint(self, prepared: login.Login, session: Session) -> str:
         """Log in where that is needed, and return where Barbican is."""
@@ -117,13 +115,11 @@ class Cycle:
         from agent.fetch import payloads  # noqa: PLC0415  # barbicanclient is loaded only when needed
 
         assert self._transport is not None  # noqa: S101  # _read made it
-        source = payloads.Source(
-            session, base, self._config.vps_id, self._transport, self._config.fetch.threads
-        )
+        source = payloads.Source(session, base, self._config.vps_id, self._transport, self._config.fetch)
         return payloads.read_payloads(source, wanted)
 
     def _combine(self, listing: Listing, outcome: Outcome) -> Reading:
-        """Return what both readings and the payloads come to."""
+        """Return what the listing and the payloads come to."""
         self._outcome = outcome
         entries, foreign = [], list(listing.foreign)
         for entry in listing.entries:
@@ -150,7 +146,8 @@ class Cycle:
             failure=failure and _told(failure),
             payloads={version: payloads[version] for version in (reading.read if reading else {})},
             foreign=self._foreign[:MOST_FOREIGN],
-            calls=dict(self._transport.calls) if self._transport else {"keystone": 0, "barbican": 0},
+            listed=self._outcome.listed if self._outcome else None,
+            calls=self._transport.calls() if self._transport else no_calls(),
             timings=dict(self._timings),
             token_state=login.give_back(self._login) if self._login else b"",
         )
@@ -175,8 +172,8 @@ def _told(failure: Failure) -> Failure:
 
 def refused(request: Request, failure: Failure, vps_id: str = "", container: str = "") -> Reply:
     """Return a failure reply of a program that could not make a cycle."""
-    calls, timings = {"keystone": 0, "barbican": 0}, dict.fromkeys(PHASES, 0.0)
-    return Reply(request.nonce, vps_id, container, None, failure, calls=calls, timings=timings)
+    timings = dict.fromkeys(PHASES, 0.0)
+    return Reply(request.nonce, vps_id, container, None, failure, timings=timings)
 
 
 def _misnamed(entry: str, secret: str) -> str:

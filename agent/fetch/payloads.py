@@ -1,8 +1,9 @@
 """Metadata and payload of new versions, through python-barbicanclient, a few at a time.
 
-Imported only when there is something new. Each version costs two requests; the payload is asked for as
-application/octet-stream, which Barbican answers for every secret byte for byte, and which keystoneauth1 never
-writes to a log. The payload of a secret whose own name is not that of its entry is not read.
+Imported only when there is something new. Each version costs two requests, or one where its metadata came in
+the list; the payload is asked for as application/octet-stream, which Barbican answers for every secret byte
+for byte, and which keystoneauth1 never writes to a log. The payload of a secret whose own name is not that of
+its entry is not read.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from barbicanclient import client as barbicanclient
+from barbicanclient.v1.secrets import SecretManager
 
 from agent.core import strict
 from agent.core.errors import CloudError, Failure, Fault, Step
@@ -22,10 +23,12 @@ from agent.core.strict import MalformedError
 from agent.core.wire import MOST_PAYLOADS
 from agent.core.wire_fields import CONTENT_TYPE_CHARACTERS, MOST_PAYLOAD
 from agent.fetch import translate
+from agent.fetch.metadata import Api, read_list
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
+    from agent.config import FetchSettings
     from agent.fetch.transport import Transport
 
 _OCTETS: Final = "application/octet-stream"
@@ -33,12 +36,16 @@ _OCTETS: Final = "application/octet-stream"
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of each version that was tried; ``misnamed`` are secrets with another name, for people."""
+    """What became of each version that was tried; ``misnamed`` are secrets with another name, for people.
+
+    ``listed`` tells whether Barbican gave the list of metadata, None where it was not asked for.
+    """
 
     read: dict[Version, Facts] = field(default_factory=dict)
     payloads: dict[Version, bytes] = field(default_factory=dict, repr=False)
     unread: dict[Version, Unread] = field(default_factory=dict)
     misnamed: dict[Version, str] = field(default_factory=dict)
+    listed: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +56,7 @@ class Source:
     base: str
     vps_id: str
     transport: Transport
-    threads: int
+    settings: FetchSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,13 +73,15 @@ def read_payloads(source: Source, wanted: Mapping[Version, frozenset[SecretName]
     Raises:
         CloudError: the service as a whole is away or refuses this account; no outcome is of use then.
     """
-    client = barbicanclient.Client("v1", session=source.session, endpoint=source.base)
-    with ThreadPoolExecutor(source.threads, thread_name_prefix="payload") as pool:
+    api = Api(source.session, source.base)
+    metadata, listed = _listed(source, api, wanted)
+    secrets = SecretManager(api)
+    with ThreadPoolExecutor(source.settings.threads, thread_name_prefix="payload") as pool:
         futures = {
-            version: pool.submit(_try_one, source, client, version, names)
+            version: pool.submit(_try_one, source, secrets, (version, names), metadata.get(version))
             for version, names in wanted.items()
         }
-        outcome = Outcome()
+        outcome = Outcome(listed=listed)
         for version, future in futures.items():
             result = future.result()
             if isinstance(result, Failure):
@@ -80,6 +89,23 @@ def read_payloads(source: Source, wanted: Mapping[Version, frozenset[SecretName]
                 raise CloudError(result)
             _add(outcome, version, result)
     return outcome
+
+
+def _listed(source: Source, api: Api, wanted: Collection[Version]) -> tuple[dict[Version, Any], bool | None]:
+    """Return the metadata that the list gives, and whether Barbican gave it. One version is not worth it.
+
+    Raises:
+        CloudError: the service as a whole is away.
+    """
+    if not source.settings.list_metadata or len(wanted) == 1:
+        return {}, None
+    try:
+        return read_list(api, wanted), True
+    except Exception as error:  # noqa: BLE001  # as in _try_one
+        failure = translate.failure(error, source.transport)
+    if failure.step is not Step.PERMISSION and _is_of_the_whole(failure):
+        raise CloudError(failure)
+    return {}, False
 
 
 def _add(outcome: Outcome, version: Version, result: type_of_one) -> None:
@@ -94,23 +120,30 @@ def _add(outcome: Outcome, version: Version, result: type_of_one) -> None:
 
 
 def _try_one(
-    source: Source, client: Any, version: Version, names: frozenset[SecretName]
+    source: Source, secrets: Any, wanted: tuple[Version, frozenset[SecretName]], metadata: Any
 ) -> type_of_one | Failure:
     """Return the result for one version, or the failure that ends the cycle."""
     try:
-        return _one(source, client, version, names)
+        return _one(source, secrets, wanted, metadata)
     except Exception as error:  # noqa: BLE001  # two libraries over untrusted JSON: every error is translated
         failure = translate.failure(error, source.transport)
     if failure.fault is Fault.DENIED and failure.status in {403, 404}:
         return Unread.ABSENT if failure.status == 404 else Unread.DENIED  # noqa: PLR2004  # HTTP
-    whole = failure.step not in {Step.BARBICAN, Step.FETCH} or failure.status in {429, 503}
-    return failure if whole else Unread.FAILED
+    return failure if _is_of_the_whole(failure) else Unread.FAILED
 
 
-def _one(source: Source, client: Any, version: Version, names: frozenset[SecretName]) -> type_of_one:
+def _is_of_the_whole(failure: Failure) -> bool:
+    """Tell whether the service is away or refuses this account, not one secret."""
+    return failure.step not in {Step.BARBICAN, Step.FETCH} or failure.status in {429, 503}
+
+
+def _one(
+    source: Source, secrets: Any, wanted: tuple[Version, frozenset[SecretName]], metadata: Any
+) -> type_of_one:
+    version, names = wanted
     reference = f"{source.base}/v1/secrets/{version}"
-    metadata = client.secrets.get(reference)
-    untrusted_name = metadata.name  # this is the request for the metadata
+    metadata = metadata or secrets.get(reference)
+    untrusted_name = metadata.name  # this is the request for the metadata, where it was not listed
     name = strip_prefix(source.vps_id, untrusted_name) if isinstance(untrusted_name, str) else None
     if name is None or name not in names:
         return _Misnamed(strict.printable(str(untrusted_name), 100))
@@ -121,7 +154,7 @@ def _one(source: Source, client: Any, version: Version, names: frozenset[SecretN
         raise MalformedError("a secret has no creation time")
     content_type = strict.printable(str(metadata.content_types.get("default")), CONTENT_TYPE_CHARACTERS)
     # a second object, since the first has taken the metadata's content type over
-    payload = client.secrets.get(reference, payload_content_type=_OCTETS).payload
+    payload = secrets.get(reference, payload_content_type=_OCTETS).payload
     if payload is None:
         return Unread.ABSENT
     if not isinstance(payload, bytes) or not 0 < len(payload) <= MOST_PAYLOAD:

@@ -66,7 +66,7 @@ def failure(error: BaseException, transport: Transport | None) -> Failure:
     tried = answer.tried if answer else "make a cycle"
     status = getattr(error, "http_status", None) or getattr(error, "status_code", None)
     if answer is not None and answer.status == 401:  # noqa: PLR2004  # HTTP
-        # a first 401 leads to a login; barbicanclient stumbles over keystonemiddleware's form of a second
+        # a first 401 leads to a login
         return answer.second_401()
     if isinstance(error, keystone_errors.CatalogException):
         advice = (

@@ -1,9 +1,10 @@
 """The only way out: one requests session whose every answer is bounded, whole and judged.
 
-Owns the deadline of the cycle, the count of calls and what was tried last. Invariants: no body is longer than
-:data:`MOST_BODY`; a body that is shorter than announced, or compressed, or of unknown length is refused; no
-redirect is followed; nothing comes from the environment (proxies, CA bundles, .netrc): a variable left by
-somebody else must not decide to whom a credential is sent, and the agent's file has no proxy setting.
+Owns the deadline of the cycle, the count of calls by service and outcome, and what was tried last.
+Invariants: no body is longer than :data:`MOST_BODY`; a body that is shorter than announced, or compressed, or
+of unknown length is refused; no redirect is followed; nothing comes from the environment (proxies, CA
+bundles, .netrc): a variable left by somebody else must not decide to whom a credential is sent, and the
+agent's file has no proxy setting.
 Failures below HTTP and refusals leave as :class:`CloudError`, raised outside the ``except`` block.
 """
 
@@ -22,13 +23,16 @@ from requests.adapters import HTTPAdapter
 
 from agent.core import strict
 from agent.core.errors import CloudError, Failure, Fault, Step
+from agent.core.wire_fields import no_calls
 from agent.fetch import translate
 from agent.fetch.answers import Answer, skew_of
 
 if TYPE_CHECKING:
     from agent.config import FetchSettings
+    from agent.core.wire_fields import Calls
 
 MOST_BODY: Final = 1024 * 1024
+_SERVICE: Final = {True: "keystone", False: "barbican"}  # by whether a request goes to Keystone
 _LIBRARY_ERRORS: Final = (
     requests.RequestException,
     urllib3.exceptions.HTTPError,
@@ -46,12 +50,13 @@ class Transport:
     """What all connections of one cycle share. ``deadline`` is on the monotonic clock (s)."""
 
     def __init__(self, auth_url: str, settings: FetchSettings, deadline: float) -> None:
-        self.calls = {"keystone": 0, "barbican": 0}
         self.tried = ""
         """The request that was begun last, for people."""
         self.skew: float | None = None
         """How far (s) the services' clock is ahead of ours, by the last answer that told."""
         self._answers: Final = threading.local()
+        self._begun: Final[list[str]] = []  # the service of each request; lists, since threads append to them
+        self._answered: Final[list[tuple[str, str]]] = []  # service and outcome of each whole answer
         self._keystone: Final = auth_url.rstrip("/") + "/"
         self._settings: Final = settings
         self._deadline: Final = deadline
@@ -73,6 +78,7 @@ class Transport:
     def end(self, answer: Answer) -> None:
         """Note an answer."""
         self._answers.last = answer
+        self._answered.append((_SERVICE[answer.keystone], answer.outcome()))
         self.skew = self.skew if answer.skew is None else answer.skew
 
     def begin(self, request: requests.PreparedRequest) -> tuple[bool, str]:
@@ -82,9 +88,19 @@ class Transport:
         tried = strict.printable(f"{request.method} {url}", 300)
         if time.monotonic() >= self._deadline:
             raise CloudError(late(self.tried or tried))
-        self.calls["keystone" if keystone else "barbican"] += 1
+        self._begun.append(_SERVICE[keystone])
         self.tried = tried
         return keystone, tried
+
+    def calls(self) -> Calls:
+        """Return the requests so far; one that has no whole answer counts as failed."""
+        counted, answered = no_calls(), list(self._answered)
+        for service in list(self._begun):
+            counted[service]["failed"] += 1
+        for service, outcome in answered:
+            counted[service]["failed"] -= 1
+            counted[service][outcome] += 1
+        return counted
 
     def timeouts(self) -> tuple[float, float]:
         """Return how long connecting and a silence of the service may last (s)."""

@@ -93,7 +93,7 @@ class AppDoor:
             f'ETag: "{facts.version}"\r\nSecrets-Generation: {snapshot.generation}\r\nAge: {int(age)}\r\n'
             f"Content-Type: {facts.content_type}\r\n"
         )
-        if name in snapshot.kept or age > self._state.config.staleness.fresh_for:
+        if name in snapshot.kept or age > freshness.fresh_for(self._state):
             fields += "Secrets-Stale: true\r\n"
         same = bool(if_none_match) and _matches(if_none_match, facts.version)
         record = Record(

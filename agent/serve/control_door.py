@@ -16,13 +16,15 @@ from agent.core.errors import (
     REFRESH_FAILED,
     RequestError,
 )
-from agent.serve import accounts, clock, freshness, metrics
+from agent.core.wire_fields import no_calls
+from agent.serve import accounts, clock, freshness, metrics, spending
 from agent.serve.app_door import describe
 from agent.serve.audit import Record
 from agent.serve.responses import Answer, Response, Waiting, field, json_response
 from agent.serve.target import Target, name_of
 
 if TYPE_CHECKING:
+    from collections import Counter
     from collections.abc import Awaitable, Callable
 
     from agent.core.access import Peer
@@ -106,9 +108,11 @@ class ControlDoor:
                 "failed": health.cycles_failed,
                 "inARow": health.failures,
                 "lastSeconds": health.last_cycle,
-                "calls": health.calls,
+                "calls": {service: sum(n.values()) for service, n in by_service(health.calls).items()},
+                "outcomes": by_service(health.calls),
                 "timings": health.timings,
             },
+            "budget": _budget(state),
             "failure": failure_members(health.failure),
             "secrets": [describe(state, s) | {"previous": s.facts.name in previous} for s in secrets],
             "pending": sorted(snapshot.pending) if snapshot else [],
@@ -175,6 +179,32 @@ class ControlDoor:
         }
 
 
+def by_service(calls: Counter[tuple[str, str]]) -> dict[str, dict[str, int]]:
+    """Return service → outcome → calls since the agent's start."""
+    counted = no_calls()
+    for (service, outcome), number in calls.items():
+        counted[service][outcome] = number
+    return counted
+
+
+def _budget(state: State) -> dict[str, object]:
+    """Return the month's calls to Barbican, what they will cost, and what the limit on them does."""
+    month, settings = spending.outlook(state), state.config.budget
+    return {
+        "month": datetime.fromtimestamp(month.month.start, UTC).strftime("%Y-%m"),
+        "countedSince": _date(month.since),
+        "wholeMonth": month.since == month.month.start,
+        "calls": round(month.calls),
+        "callsPerMonth": settings.calls_per_month,
+        "projectedCalls": round(month.projected_calls),
+        "projectedCost": round(month.projected_cost, 4),
+        "currency": settings.currency,
+        "pollInterval": state.store.health.poll_interval,
+        "freshFor": freshness.fresh_for(state),
+        "stretched": spending.why_stretched(state),
+    }
+
+
 def failure_members(failure: Failure | None) -> dict[str, object] | None:
     """Return a failure as JSON members."""
     if failure is None:
@@ -195,6 +225,13 @@ def warnings(state: State) -> tuple[str, ...]:
         found.append("there are no grants: nobody may read anything")
     if not state.store.memory_facts()["unswappable"]:
         found.append("the payloads are in memory that can be swapped: raise LimitMEMLOCK=")
+    if state.store.health.list_refused and state.config.fetch.list_metadata:
+        found.append(
+            "Barbican does not give the list that fetch.list_metadata asks for, which costs calls each time: "
+            "check the account's role and the access rule GET /v1/secrets"
+        )
+    if spending.is_used_up(state) and freshness.is_stretched(state):
+        found.append(str(spending.why_stretched(state)))
     if state.store.health.configuration_error:
         found.append("the last reload was refused; the configuration before it is in force")
     found += [f"the container lists {name!r}, which is not this VPS's" for name in state.store.health.foreign]

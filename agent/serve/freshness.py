@@ -17,11 +17,26 @@ def age(state: State) -> float:
     return clock.boot() - (state.started if confirmed is None else confirmed)
 
 
+def is_stretched(state: State) -> bool:
+    """Tell whether polls are further apart than configured, to keep to the budget."""
+    every = state.store.health.poll_interval
+    return every is not None and every > state.config.rotation.poll_interval
+
+
+def fresh_for(state: State) -> float:
+    """Return after how many seconds without confirmation a value is stale.
+
+    At least twice a stretched poll interval: stale means that a reading failed, not that it was put off.
+    """
+    every = state.store.health.poll_interval if is_stretched(state) else None
+    return max(state.config.staleness.fresh_for, 2 * (every or 0.0))
+
+
 def is_stale(state: State, name: SecretName) -> bool:
     """Tell whether a value is past its fresh time, or older than what Barbican lists."""
     snapshot = state.store.snapshot
     kept = snapshot is not None and name in snapshot.kept
-    return kept or age(state) > state.config.staleness.fresh_for
+    return kept or age(state) > fresh_for(state)
 
 
 def next_attempt_in(state: State) -> float | None:
@@ -47,5 +62,5 @@ def summary(state: State) -> str:
         return "starting"
     if state.store.health.denied_since is not None:
         return "denied"
-    stale = age(state) > state.config.staleness.fresh_for or bool(state.store.snapshot.kept)
+    stale = age(state) > fresh_for(state) or bool(state.store.snapshot.kept)
     return "stale" if stale or unready(state) else "ready"

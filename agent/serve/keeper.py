@@ -26,6 +26,7 @@ from agent.core.errors import (
 )
 from agent.serve import clock
 from agent.serve.journal import place
+from agent.serve.spending import Spending
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -70,6 +71,7 @@ class Keeper:
         self._progress = rotation.Progress(
             confirmed=state.store.moments.confirmed, denied_since=state.store.moments.denied_since
         )
+        self._spending: Final = Spending(state)
         self._uniform: Final = random.SystemRandom().uniform
         self._wake: Final = asyncio.Event()
         self._next: asyncio.Future[Refreshed] | None = None
@@ -81,7 +83,7 @@ class Keeper:
         """Read, publish and wait, until cancelled."""
         attempted = self._store.moments.attempted
         since = RESTART_EVERY_S if attempted is None else clock.boot() - attempted
-        self._plan(max(schedule.first(self._pace, self._uniform), RESTART_EVERY_S - since))
+        self._plan(max(schedule.first(self._spending.pace(), self._uniform), RESTART_EVERY_S - since))
         while True:
             await self._wait()
             if self._next is not None or clock.boot() >= self._due:
@@ -112,17 +114,6 @@ class Keeper:
         return self._store.health.next_attempt or 0.0
 
     @property
-    def _pace(self) -> schedule.Pace:
-        settings = self._state.config.rotation
-        return schedule.Pace(
-            poll_interval=settings.poll_interval,
-            start_jitter=settings.start_jitter,
-            backoff_base=settings.backoff_base,
-            backoff_cap=settings.backoff_cap,
-            spread=settings.spread,
-        )
-
-    @property
     def _policy(self) -> rotation.Policy:
         staleness = self._state.config.staleness
         if staleness.after_max_stale == "serve-stale":
@@ -148,6 +139,7 @@ class Keeper:
         """Wipe and drop what has outlived its time; return in how many seconds to look again."""
         now = clock.moment()
         self._store.expire_previous(now.boot)
+        self._spending.note({})
         step = rotation.overdue(self._store.held(), self._progress, self._policy, now)
         changed = self._apply(step, {}, now)
         if changed:
@@ -190,12 +182,12 @@ class Keeper:
 
     async def _read(self) -> tuple[tuple[SecretName, ...], Failure | None]:
         """Exchange one request for a reply and publish what it leads to."""
-        held, now = self._store.held(), clock.moment()
-        self._store.remember(self._store.moments._replace(attempted=now.boot))
+        held, asked = self._store.held(), clock.moment()
+        self._store.remember(self._store.moments._replace(attempted=asked.boot))
         request = wire.Request(
             nonce=secrets.token_hex(16),
-            known=rotation.known(held, now),
-            reads_doubles=rotation.reads_doubles(held, self._progress, now),
+            known=rotation.known(held, asked),
+            reads_doubles=rotation.reads_doubles(held, self._progress, asked),
             timeout=self._state.config.fetch.timeout,
             token_state=self._store.token_state(),
         )
@@ -203,8 +195,9 @@ class Keeper:
         self._note(reply)
         if reply.reading is None:
             return (), reply.failure
+        # a reading is as old as its request: the container is the first that it reads
+        step = rotation.after_reading(held, reply.reading, self._progress, self._policy, asked)
         now = clock.moment()
-        step = rotation.after_reading(self._store.held(), reply.reading, self._progress, self._policy, now)
         read = {v: (facts, reply.payloads[v]) for v, facts in reply.reading.read.items()}
         changed = self._apply(step, read, now)
         health = self._store.health
@@ -215,24 +208,26 @@ class Keeper:
 
     def _note(self, reply: wire.Reply) -> None:
         self._store.keep_token_state(reply.token_state)
+        self._spending.note(reply.calls)
         health = self._store.health
-        for service, calls in reply.calls.items():
-            health.calls[service] = health.calls.get(service, 0) + calls
         health.timings = dict(reply.timings)
         health.foreign = tuple(reply.foreign)
+        if reply.listed is not None:
+            health.list_refused = not reply.listed
 
     def _until_next(self, step: rotation.Step, now: rotation.Moment) -> float:
         """Return in how many seconds to read again after a cycle that Barbican answered."""
+        pace = self._spending.pace()
         sooner = [] if step.again_in is None else [step.again_in]
         sooner += [
-            schedule.until_expiry(self._pace, facts.expires, now.wall, self._uniform)
+            schedule.until_expiry(pace, facts.expires, now.wall, self._uniform)
             for facts in self._store.held().values()
             if facts.expires is not None and facts.expires > now.wall
         ]
         self._unreadable = self._unreadable + 1 if step.pending or step.kept else 0
         if self._unreadable:
-            sooner.append(schedule.backoff(self._pace, self._unreadable, self._uniform))
-        wait = schedule.poll(self._pace, self._uniform, tuple(sooner), settled=self._settled)
+            sooner.append(schedule.backoff(pace, self._unreadable, self._uniform))
+        wait = schedule.poll(pace, self._uniform, tuple(sooner), settled=self._settled)
         self._settled = wait < min(sooner, default=math.inf)
         return wait
 
@@ -245,7 +240,7 @@ class Keeper:
         health.cycles_failed += 1
         step = rotation.after_failure(self._store.held(), failure, self._progress, self._policy, now)
         changed = self._apply(step, {}, now)
-        delay = schedule.backoff(self._pace, health.failures, self._uniform, failure.retry_after)
+        delay = schedule.backoff(self._spending.pace(), health.failures, self._uniform, failure.retry_after)
         self._plan(delay)
         _log.warning("%s; next attempt in %.0f s", failure, delay)
         return changed

@@ -28,10 +28,10 @@ MOST_PAYLOADS: Final = 1024
 MOST_BYTES: Final = 64 * 1024 * 1024
 SECRET, ORDINARY = "memfd_secret", "memfd"
 
-_MAGIC: Final = b"vps-sec\x02"  # the last byte is the version of this layout
-_MOMENTS: Final = struct.Struct("=3d")
+_MAGIC: Final = b"vps-sec\x03"  # the last byte is the version of this layout
+_MOMENTS: Final = struct.Struct("=5d")
 _COUNTS: Final = struct.Struct("=IIQ")  # payloads, index bytes, payload bytes
-_HEAD: Final = struct.Struct("=8s3dIIQ32s")  # magic, moments, payloads, index bytes, payload bytes, digest
+_HEAD: Final = struct.Struct("=8s5dIIQ32s")  # magic, moments, payloads, index bytes, payload bytes, digest
 _MOMENTS_AT: Final = len(_MAGIC)
 _SYS_MEMFD_SECRET: Final = 447  # the same number on every architecture since Linux 5.14
 _LIBC: Final = ctypes.CDLL(None, use_errno=True)
@@ -39,15 +39,17 @@ _NONE: Final = float("-inf")
 
 
 class Moments(NamedTuple):
-    """What a file remembers besides its payloads, on the boot clock (s): the only part that changes.
+    """What a file remembers besides its payloads: the only part that changes. Moments on the boot clock (s).
 
     ``confirmed``: when Barbican last agreed; ``denied_since``: since when it refuses; ``attempted``: when it
-    was last asked.
+    was last asked; ``calls``: how many were made to it since ``counted_since`` (agent/core/budget.py).
     """
 
     confirmed: float | None = None
     denied_since: float | None = None
     attempted: float | None = None
+    counted_since: float | None = None
+    calls: float | None = None
 
 
 class AdoptionError(AgentError):
@@ -107,7 +109,7 @@ class MemoryFile:
         if not mmap.PAGESIZE <= size <= MOST_BYTES:
             raise AdoptionError("its size is out of bounds")
         mapping = mmap.mmap(fd, size, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
-        magic, _, _, _, count, index_bytes, content, digest = _HEAD.unpack_from(mapping)
+        magic, *_, count, index_bytes, content, digest = _HEAD.unpack_from(mapping)
         start = _HEAD.size + 8 * count
         if magic[:-1] != _MAGIC[:-1]:
             raise AdoptionError("it is not a file of this agent")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from agent.serve import freshness
+from agent.serve import freshness, spending
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,6 +22,7 @@ def exposition(state: State) -> str:
 
 def _lines(state: State) -> Iterator[str]:
     health, snapshot, traffic = state.store.health, state.store.snapshot, state.traffic
+    month, limit = spending.outlook(state), state.config.budget.calls_per_month
     gauges = (
         (
             "ready",
@@ -45,19 +46,26 @@ def _lines(state: State) -> Iterator[str]:
         ("watchers", "Clients that wait for a change", float(traffic.watchers)),
         ("tasks", "Tasks of the event loop", float(len(asyncio.all_tasks()))),
         ("last_cycle_seconds", "How long the last cycle took", health.last_cycle or 0.0),
+        ("poll_interval_seconds", "Between two polls, stretched or not", health.poll_interval or 0.0),
+        ("month_calls", "Calls to Barbican counted in this month", month.calls),
+        ("month_calls_projected", "Calls to Barbican by the end of this month", month.projected_calls),
+        ("month_calls_limit", "calls_per_month, 0 for none", float(limit or 0)),
+        ("month_cost_projected", "What this month will cost, in budget.currency", month.projected_cost),
     )
     for name, text, value in gauges:
         yield from _head(name, text, "gauge")
         yield f"{_PREFIX}{name} {value:g}"
     counters = (
         ("cycles_total", "Cycles, by outcome", "outcome", _cycles(state)),
-        ("calls_total", "Requests to the cloud, by service", "service", dict(health.calls)),
         ("connections_refused_total", "Connections past the limit, by door", "door", dict(traffic.refused)),
     )
     for name, text, label, values in counters:
         yield from _head(name, text, "counter")
         for key, count in sorted(values.items()):
             yield f'{_PREFIX}{name}{{{label}="{key}"}} {count}'
+    yield from _head("calls_total", "Requests to the cloud, by service and outcome", "counter")
+    for (service, outcome), count in sorted(health.calls.items()):
+        yield f'{_PREFIX}calls_total{{service="{service}",outcome="{outcome}"}} {count}'
     yield from _head("connections", "Open connections, by door", "gauge")
     for door, count in sorted(traffic.connections.items()):
         yield f'{_PREFIX}connections{{door="{door}"}} {count}'

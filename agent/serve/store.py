@@ -9,6 +9,7 @@ snapshots mixed nor a wiped one.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
@@ -29,7 +30,10 @@ MOST_GONE: Final = 1000
 
 @dataclass(slots=True)
 class Health:
-    """How the cycles go. Written by the keeper only. Moments are on the boot clock, in seconds."""
+    """How the cycles go. Written by the keeper only. Moments are on the boot clock, in seconds.
+
+    ``calls`` by (service, outcome); ``poll_interval`` is the one in force, perhaps stretched (s).
+    """
 
     confirmed: float | None = None
     next_attempt: float | None = None
@@ -38,10 +42,12 @@ class Health:
     denied_since: float | None = None
     cycles: int = 0
     cycles_failed: int = 0
-    calls: dict[str, int] = field(default_factory=dict)
+    calls: Counter[tuple[str, str]] = field(default_factory=Counter)
+    poll_interval: float | None = None
     last_cycle: float | None = None
     timings: dict[str, float] = field(default_factory=dict)
     foreign: tuple[str, ...] = ()
+    list_refused: bool = False
     warnings: tuple[str, ...] = ()
     configuration_error: str | None = None
 

@@ -12,6 +12,7 @@ from keystoneauth1.session import Session
 
 from provisioning.accounts import (
     DEPLOYER_RULES,
+    LISTING_RULES,
     RUNTIME_RULES,
     Accounts,
     ApplicationCredential,
@@ -74,12 +75,12 @@ class Cloud:
         """Keystone's address."""
         return self.testbed.places.auth_url
 
-    def vps(self, vps_id: str, values: Mapping[str, bytes]) -> Vps:
-        """Make a VPS: account, credential, container and secrets."""
-        user = self.accounts.runtime(vps_id)
+    def vps(self, vps_id: str, values: Mapping[str, bytes], *, lists: bool = False) -> Vps:
+        """Make a VPS: account, credential, container and secrets. ``lists``: it may list what it may read."""
+        user = self.accounts.runtime(vps_id, lists=lists)
         session = self.accounts.log_in(user, verify=self._ca)
         credential = self.accounts.application_credential(
-            user, session, f"agent-{os.urandom(4).hex()}", RUNTIME_RULES
+            user, session, f"agent-{os.urandom(4).hex()}", LISTING_RULES if lists else RUNTIME_RULES
         )
         self.runtime[vps_id] = Account(user, credential)
         vps = self.deployment.create_vps(vps_id, user.id)

@@ -6,12 +6,15 @@ that was asked for with a real account of that kind; a list also says how many s
 
 from __future__ import annotations
 
+import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from agent.core.secret import Version
+from agent.fetch.metadata import Api, read_list
 from tests.cloud.cloud import Cloud
 from tests.cloud.testbed import Options
 
@@ -136,6 +139,34 @@ def test_the_matrix(actors: Actors) -> None:
     wrong = [f"{what}, {who}: {got}, not {expected}" for what, who, expected, got in found if got != expected]
     assert wrong == []
     assert len(found) > 75
+
+
+def test_an_account_that_may_list_sees_its_own_only(actors: Actors) -> None:
+    """``fetch.list_metadata``: with the roles and the access rule for it, what others have stays unseen.
+
+    Its project is empty, and ACLs alone decide what else the list shows.
+    """
+    cloud, lister = actors.cloud, "vps-prod-003"
+    vps = cloud.vps(lister, {"A": b"three", "B": b"three"}, lists=True)
+    cloud.vps("vps-prod-004", {"A": b"four"}, lists=True)
+    agent = cloud.accounts.log_in_with(cloud.runtime[lister].credential)
+    everything, json = actors.refs["secrets"], {"Accept": "application/json"}
+
+    def names(query: str) -> list[str]:
+        answer = agent.get(f"{everything}?limit=100&{query}", headers=json, log=False).json()
+        return sorted(secret["name"] for secret in answer["secrets"])
+
+    assert names("acl_only=true") == [f"{lister}/A", f"{lister}/B"]
+    assert names("acl_only=true&name=vps-prod-0%25") == [f"{lister}/A", f"{lister}/B"]
+    assert names("acl_only=false") == names("") == []
+    versions = {Version(entry.secret_ref[-36:]) for entry in cloud.deployment.entries(vps)}
+    read = read_list(Api(agent, cloud.testbed.places.barbican_url), versions | {Version(str(uuid.uuid4()))})
+    assert read.keys() == versions
+    actors.sessions["lister"] = agent
+    refused = {what: outcome(actors, what, "lister") for what in ("metadata 2", "payload 2", "container 2")}
+    assert set(refused.values()) == {"403"}
+    denied = {what: outcome(actors, what, "lister") for what in ("create", "delete 1", "write ACL 1")}
+    assert set(denied.values()) == {"401"}
 
 
 def test_nobody_but_its_own_account_ever_decrypts(actors: Actors) -> None:

@@ -17,6 +17,7 @@ import time
 import uuid
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
+from urllib.parse import parse_qsl, urlsplit
 
 from tests.fakes import faults
 
@@ -177,14 +178,15 @@ class FakeCloud:
         handler.answer(201, json.dumps({"token": token}).encode(), X_Subject_Token=self.token)
 
     def barbican(self, handler: Handler) -> None:
-        """Answer the version, the container, metadata and payload."""
-        if handler.path in {"/", "/v1/", "/v1"}:
-            version = {"id": "v1", "status": "CURRENT", "min_version": "1.0", "max_version": "1.1"}
-            handler.answer(300, json.dumps({"versions": {"values": [version]}}).encode())
-        elif handler.headers.get("X-Auth-Token") != self.token:
+        """Answer the container, the list, metadata and payload."""
+        if handler.headers.get("X-Auth-Token") != self.token:
             faults.unauthorized(handler)
         elif handler.path == f"/v1/containers/{self.container}":
             handler.answer(200, json.dumps(self.container_json()).encode())
+        elif handler.path.startswith("/v1/secrets?"):
+            query = dict(parse_qsl(urlsplit(handler.path).query))
+            assert (query["acl_only"], query["sort"], query["limit"]) == ("true", "created:desc", "100")
+            handler.answer(200, json.dumps(self.list_json(int(query["offset"]))).encode())
         else:
             self._secret(handler)
 
@@ -208,18 +210,25 @@ class FakeCloud:
         elif wants_payload:
             handler.answer(200, secret.payload or b"", "application/octet-stream")
         else:
-            kinds = {"default": "application/octet-stream"} if secret.payload is not None else None
-            metadata = {
-                "name": secret.name,
-                "created": CREATED,
-                "updated": CREATED,
-                "expiration": secret.expiration,
-                "status": "ACTIVE",
-                "secret_type": "opaque",
-                "content_types": kinds,
-                "secret_ref": f"{self.endpoint}/v1/secrets/{secret.version}",
-            }
-            handler.answer(200, json.dumps(metadata).encode())
+            handler.answer(200, json.dumps(self.metadata(secret)).encode())
+
+    def metadata(self, secret: FakeSecret) -> dict[str, object]:
+        """Return what Barbican tells of a secret."""
+        return {
+            "name": secret.name,
+            "created": CREATED,
+            "updated": CREATED,
+            "expiration": secret.expiration,
+            "status": "ACTIVE",
+            "secret_type": "opaque",
+            "content_types": {"default": "application/octet-stream"} if secret.payload is not None else None,
+            "secret_ref": f"{self.endpoint}/v1/secrets/{secret.version}",
+        }
+
+    def list_json(self, offset: int) -> dict[str, object]:
+        """Return a page of a hundred secrets, newest first."""
+        newest = [self.metadata(secret) for secret in reversed(self.secrets.values())]
+        return {"secrets": newest[offset : offset + 100], "total": len(newest)}
 
     def __enter__(self) -> Self:
         return self

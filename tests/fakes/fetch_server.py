@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 VPS_ID = "vps-prod-001"
 CONTAINER = "0b5a7c5e-2d0e-4c1c-9b0a-3f6f7d7d0b11"
 
-CALLS = {"keystone": 0, "barbican": 1}
+CALLS = {"keystone": {"ok": 0, "refused": 0, "failed": 0}, "barbican": {"ok": 1, "refused": 0, "failed": 0}}
 TIMINGS = {"start": 0.1, "login": 0.0, "list": 0.01, "payloads": 0.0}
 
 
@@ -36,6 +36,9 @@ class World:
     failure: Failure | None = None
     foreign: tuple[str, ...] = ()
     created: float = 1_700_000_000.0
+    listed: bool | None = None
+    calls: int = 1
+    """How many to Barbican a cycle is said to cost."""
 
     def put(self, name: str, payload: bytes) -> str:
         """Add a version of a name and return it."""
@@ -79,9 +82,10 @@ class World:
             failure=None,
             payloads={version: self.payloads[version] for version in read},
             foreign=self.foreign,
-            calls=CALLS,
+            calls=CALLS | {"barbican": CALLS["barbican"] | {"ok": self.calls}},
             timings=TIMINGS,
             token_state=b"{}",
+            listed=self.listed,
         )
 
 

@@ -31,6 +31,11 @@ class Ran:
     header: bytes = field(repr=False)
 
     @property
+    def calls(self) -> dict[str, int]:
+        """HTTP requests by service, whatever their outcome."""
+        return {service: sum(outcomes.values()) for service, outcomes in self.reply.calls.items()}
+
+    @property
     def failure(self) -> Failure:
         """The failure that was replied."""
         assert self.reply.failure is not None

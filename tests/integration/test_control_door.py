@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from agent.core.errors import Failure, Fault, Step
-from tests.fakes.fetch_server import World
+from tests.fakes.fetch_server import CALLS, World
 from tests.integration.running import Agent, Caller, ask, fake_configuration
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 GRANTS = '[[grant]]\nuser = "root"\nsecrets = ["*"]\n[[grant]]\ngroup = "games"\nsecrets = ["GAME*"]\n'
 DOWN = Failure(Step.BARBICAN, Fault.TRANSIENT, "to read the container", "it may be overloaded", 503, 7.0)
@@ -51,8 +52,23 @@ def test_the_status_tells_everything_but_values(running: Running) -> None:
         "inARow": 0,
         "lastSeconds": 0,
         "calls": {"keystone": 0, "barbican": 1},
+        "outcomes": CALLS,
         "timings": {},
     }
+    assert status["budget"] | {"month": "", "countedSince": "", "wholeMonth": False, "projectedCalls": 0} == {
+        "month": "",
+        "countedSince": "",
+        "wholeMonth": False,
+        "calls": 1,
+        "callsPerMonth": None,
+        "projectedCalls": 0,
+        "projectedCost": pytest.approx(0.04 + status["budget"]["projectedCalls"] / 1e5, abs=1e-4),
+        "currency": "EUR",
+        "pollInterval": 900.0,
+        "freshFor": 1800.0,
+        "stretched": None,
+    }
+    assert 28 * 96 <= status["budget"]["projectedCalls"] <= 31 * 96 + 1
     assert status["grants"] == ["grant 1 (user root: *)", "grant 2 (group games: GAME*)"]
     assert status["memory"]["kind"] in {"memfd_secret", "memfd"}
     assert status["failure"] is None
@@ -96,6 +112,28 @@ def test_a_failed_refresh_tells_the_step_and_the_next_attempt(running: Running) 
     assert "next attempt in" in running.agent.log
 
 
+def test_a_list_that_is_refused_is_told_until_it_is_given() -> None:
+    """Each refusal costs calls; cycles that do not ask for the list say nothing about it."""
+    world = World(listed=False)
+    world.put("A", b"canary-value")
+
+    def configure(directory: Path) -> str:
+        text = fake_configuration(directory, world, GRANTS)[1]
+        return text.replace("[fetch]\n", "[fetch]\nlist_metadata = true\n")
+
+    def warned(agent: Agent) -> bool:
+        agent.until(lambda: agent.ask_control("/v1/refresh", "POST").status == 200)
+        return any("fetch.list_metadata" in text for text in agent.status()["warnings"])
+
+    with Agent(configure) as agent:
+        agent.start().until_ready()
+        assert warned(agent)
+        world.listed = None
+        assert warned(agent)
+        world.listed = True
+        assert not warned(agent)
+
+
 def test_explain_says_who_may_read_what_and_why_not(running: Running) -> None:
     """By name or uid, with one line per grant."""
     explain = running.agent.ask_control("/v1/explain?user=nobody&name=A").json
@@ -137,6 +175,11 @@ def test_the_metrics_are_in_prometheus_format(running: Running) -> None:
     assert samples["vps_secrets_secrets"] == "2"
     assert samples['vps_secrets_requests_total{door="app",outcome="absent"}'] == "1"
     assert samples['vps_secrets_cycles_total{outcome="good"}'] == "1"
+    assert samples['vps_secrets_calls_total{service="barbican",outcome="ok"}'] == "1"
+    assert samples['vps_secrets_calls_total{service="keystone",outcome="failed"}'] == "0"
+    assert (samples["vps_secrets_month_calls"], samples["vps_secrets_month_calls_limit"]) == ("1", "0")
+    assert float(samples["vps_secrets_month_cost_projected"]) > 0.04
+    assert samples["vps_secrets_poll_interval_seconds"] == "900"
     for name in samples:
         bare = re.sub(r"\{.*", "", name)
         assert f"# HELP {bare} " in text

@@ -51,7 +51,7 @@ def test_every_commented_key_of_the_example_exists_and_shows_its_default(tmp_pat
     without_default = {
         *("username", "user_domain", "project", "project_domain", "cloud", "clouds_file"),
         *("credential_file", "credential_fd", "region", "ca_file", "endpoint_override", "socket"),
-        *("group", "unit", "after_max_stale", "DATABASE_URL"),
+        *("group", "unit", "after_max_stale", "DATABASE_URL", "calls_per_month"),
     }
     lines, seen = [], 0
     for line in EXAMPLE.read_text().splitlines():
@@ -103,6 +103,20 @@ def test_the_start_jitter_follows_from_the_fleet_unless_it_is_given(tmp_path: Pa
     assert rotation.start_jitter == rotation.spread == 416.7
     rotation = _load(tmp_path, HEAD + LOGIN + size + 'start_jitter = "5s"\n').rotation
     assert (rotation.start_jitter, rotation.spread) == (5.0, 416.7)
+
+
+def test_a_budget_that_can_be_kept(tmp_path: Path) -> None:
+    """One poll a day is the least, or one in half of what a value may be old; the reason is told."""
+    assert _load(tmp_path, HEAD + LOGIN).budget.calls_per_month is None
+    daily = _load(tmp_path, f"{HEAD}{LOGIN}[budget]\ncalls_per_month = 31\n").budget
+    assert (daily.calls_per_month, daily.longest_interval) == (31, 86400.0)
+    stale = '[staleness]\nmax_stale = "2h"\n[staleness.secrets]\nA = "never"\n'
+    hourly = _load(tmp_path, f"{HEAD}{LOGIN}{stale}[budget]\ncalls_per_month = 744\n").budget
+    assert hourly.longest_interval == 3600.0
+    ((_, expected),) = _mistakes(tmp_path, f"{HEAD}{LOGIN}{stale}[budget]\ncalls_per_month = 700\n")
+    assert expected == (
+        "must be at least 744: polls are never further apart than 3600 s, half of the shortest max_stale"
+    )
 
 
 def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
@@ -162,6 +176,18 @@ def test_one_way_to_log_in(login: str, keys: list[str] | None, tmp_path: Path) -
         ('[[grant]]\nuser = "u"\nsecrets = ["a/b"]', ["grant 1.secrets"]),
         ('[[grant]]\nunit = "u"\nsecrets = ["a"]', ["grant 1.unit"]),
         ("[log]\nlevel = 1", ["log.level"]),
+        ("[budget]\ncalls_per_month = 30", ["budget.calls_per_month"]),
+        ("[budget]\ncalls_per_month = 0", ["budget.calls_per_month"]),
+        (
+            '[staleness]\nmax_stale = "2h"\n[budget]\ncalls_per_month = 743',
+            ["budget.calls_per_month"],
+        ),
+        (
+            '[staleness.secrets]\nA = "2h"\n[budget]\ncalls_per_month = 743',
+            ["budget.calls_per_month"],
+        ),
+        ('[budget]\ncurrency = "euro"', ["budget.currency"]),
+        ("[budget]\nprice_per_1000_calls = -1", ["budget.price_per_1000_calls"]),
         ("app = 1", ["keystone.app"]),
     ],
 )
@@ -259,6 +285,7 @@ _TABLES = [
     "rotation",
     "staleness",
     "staleness.secrets",
+    "budget",
     "app",
     "app.limits",
     "control",

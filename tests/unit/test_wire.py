@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 VPS = "vps-prod-001"
 CONTAINER = "11111111-2222-4333-8444-555555555555"
 CANARY = secrets.token_hex(16)
-CALLS = {"keystone": 1, "barbican": 16}
+CALLS = {"keystone": {"ok": 1, "refused": 0, "failed": 0}, "barbican": {"ok": 14, "refused": 1, "failed": 1}}
 TIMINGS = {"start": 0.25, "login": 0.0, "list": 1e-3, "payloads": 2.5}
 
 versions = st.uuids().map(lambda value: Version(str(value)))
@@ -283,12 +283,18 @@ A_FAILURE = {
         ("foreign", ["\x1b[2J"]),
         ("foreign", ["\ud800"]),
         ("foreign", "x"),
-        ("calls.keystone", -1),
-        ("calls.keystone", True),
-        ("calls.other", 1),
+        ("calls.keystone", 1),
+        ("calls.keystone", {"ok": 1, "refused": 0}),
+        ("calls.keystone.ok", -1),
+        ("calls.keystone.ok", True),
+        ("calls.keystone.ok", 1_000_001),
+        ("calls.keystone.other", 1),
+        ("calls.other", {"ok": 1, "refused": 0, "failed": 0}),
         ("timings.list", float("nan")),
         ("timings.list", False),
         ("timings.start", ()),
+        ("listed", 1),
+        ("listed", "no"),
         ("tokenState", 31),
         ("tokenState", 33),
         ("tokenState", -32),
