@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from agent.config_beacon import BeaconSettings, beacon
 from agent.config_table import Mistakes, Table, url
 from agent.core.errors import ConfigurationError
 from agent.core.secret import SecretName, parse_name, parse_version, parse_vps_id
@@ -179,10 +180,13 @@ class Config:
     control: ControlDoor
     log: Log
     grants: tuple[GrantRule, ...]
+    beacon: BeaconSettings | None
 
 
-NOT_FETCH: Final = frozenset({"app", "control", "grant", "rotation", "staleness", "log"})
+NOT_WATCH: Final = frozenset({"app", "control", "grant", "rotation", "staleness", "log"})
 """Tables of which the fetch program needs nothing."""
+NOT_FETCH: Final = NOT_WATCH | {"beacon"}
+"""The same for a reading: a mistake in the beacon's table must not stop it."""
 
 
 def load(path: Path, *, passing_over: frozenset[str] = frozenset()) -> Config:
@@ -229,8 +233,11 @@ def _config(top: Table, path: Path) -> Config:
     control = _control(top.table("control"), app)
     log = _log(top.table("log"))
     grants = tuple(_grant(table) for table in top.tables("grant"))
+    seen = beacon(top.table("beacon"), keystone.ca_file)
     top.finish()
-    return Config(path, vps_id, container, keystone, fetch, rotation, staleness, app, control, log, grants)
+    return Config(
+        *(path, vps_id, container, keystone, fetch, rotation, staleness, app, control, log, grants, seen)
+    )
 
 
 def _container(top: Table) -> Container:

@@ -42,6 +42,7 @@ def _lines(state: State) -> Iterator[str]:
         ("access_denied", "1 while access is taken away", float(health.denied_since is not None)),
         ("configuration_error", "1 after a refused reload", float(health.configuration_error is not None)),
         ("watchers", "Clients that wait for a change", float(traffic.watchers)),
+        ("beacon_watching", "1 while the beacon is seen", float(state.beacon.state == "watching")),
         ("last_cycle_seconds", "How long the last cycle took", health.last_cycle or 0.0),
     )
     for name, text, value in gauges:
@@ -50,6 +51,7 @@ def _lines(state: State) -> Iterator[str]:
     counters = (
         ("cycles_total", "Cycles, by outcome", "outcome", _cycles(state)),
         ("calls_total", "Requests to the cloud, by service", "service", dict(health.calls)),
+        ("beacon_events_total", "What the watch over the beacon did", "event", dict(state.beacon.events)),
         ("connections_refused_total", "Connections past the limit, by door", "door", dict(traffic.refused)),
     )
     for name, text, label, values in counters:
