@@ -103,11 +103,13 @@ class Beacon:
             advice = f"the answer is longer than {MOST_BODY} bytes, so it is no beacon: check the address"
             return self._failure(advice, answer.status)
         # Last-Modified is not used: it can't tell two touches of one second apart
-        etag = ETAG + answer.etag.removeprefix("W/")
-        return etag if is_seen(etag) else DIGEST + hashlib.sha256(answer.body).hexdigest()
+        etag = answer.etag.removeprefix("W/")
+        validator = ETAG + (etag if '"' in etag else f'"{etag}"')  # Swift sends it without the quotes
+        known = etag and is_seen(validator)
+        return validator if known else DIGEST + hashlib.sha256(answer.body).hexdigest()
 
     def _advice(self, status: int) -> str:
-        if 300 <= status < 400:  # noqa: PLR2004  # HTTP
+        if status in {301, 302, 303, 307, 308}:
             return "redirects are not followed: configure the address that is meant"
         if status in {_UNAUTHORIZED, 403}:
             if self._tokens is not None:
