@@ -20,11 +20,12 @@ pid {place}/pid;
 error_log {place}/error.log;
 events {{ worker_connections 64; }}
 http {{
-  access_log {place}/access.log;
+  log_format looks '$msec $status $uri';
+  access_log {place}/access.log looks;
   {paths}
   server {{
-    listen 127.0.0.1:{port};
-    location = /beacon {{ root {place}; add_header Cache-Control no-store; }}
+    listen 127.0.0.1:{port} {tls};
+    root {place}/www;
     location = /moved {{ return 301 http://127.0.0.1:{port}/beacon; }}
   }}
 }}
@@ -33,26 +34,34 @@ PATHS = "client_body proxy fastcgi uwsgi scgi"
 
 
 class Nginx:
-    """Serves ``file`` at ``url``."""
+    """Serves ``file`` at ``url``, and what else is beside it.
 
-    def __init__(self) -> None:
+    ``certificate`` is a file with a certificate for localhost and its key, for HTTPS. Each line of ``log`` is
+    the time, the status and the path of one request.
+    """
+
+    def __init__(self, certificate: Path | None = None) -> None:
         assert PROGRAM.exists(), "run scripts/setup first"
+        self._certificate = certificate
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
         place = Path(tempfile.mkdtemp(prefix="nginx-"))
         self._stack.callback(shutil.rmtree, place, ignore_errors=True)
         place.chmod(0o755)
-        self.file, self.log = place / "beacon", place / "access.log"
+        (place / "www").mkdir()
+        self.file, self.log = place / "www/beacon", place / "access.log"
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
         paths = " ".join(f"{name}_temp_path {place}/{name};" for name in PATHS.split())
         configuration = place / "nginx.conf"
-        configuration.write_text(CONFIGURATION.format(place=place, port=port, paths=paths))
+        pem = self._certificate
+        tls = f"ssl; ssl_certificate {pem}; ssl_certificate_key {pem}" if pem else ""
+        configuration.write_text(CONFIGURATION.format(place=place, port=port, paths=paths, tls=tls))
         process = subprocess.Popen([PROGRAM, "-p", place, "-c", configuration, "-e", place / "error.log"])
         self._stack.callback(process.wait)
         self._stack.callback(process.kill)
-        self.origin = f"http://127.0.0.1:{port}"
+        self.origin = f"https://localhost:{port}" if pem else f"http://127.0.0.1:{port}"
         self.url = f"{self.origin}/beacon"
         end = time.monotonic() + 20
         while not self._answers(port):
