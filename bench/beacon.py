@@ -19,10 +19,13 @@ import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
 
-from provisioning.beacon import touch_file
+from provisioning.accounts import RUNTIME_PROJECT, RUNTIME_RULES
+from provisioning.beacon import Beacons, touch_file
 from provisioning.secrets import DEMO_NAMES, generate_value
-from tests.cloud.cloud import Cloud
+from tests.cloud.cloud import Account, Cloud
+from tests.cloud.swift import Swift
 from tests.fakes.nginx import Nginx
 from tests.fakes.tls import tls_context
 from tests.fakes.watching import Watcher, configuration, look
@@ -57,6 +60,38 @@ def member(pid: int, file: str, name: str) -> float:
     raise RuntimeError(f"no {name} of {pid}")
 
 
+def with_a_token() -> dict[str, float]:
+    """Measure the memory of a process that stays and has the account's own token, for a Swift object."""
+    with Cloud() as cloud, Swift(cloud) as swift, tempfile.TemporaryDirectory() as place:
+        deployer = cloud.accounts.deployer()
+        beacons = Beacons(cloud.session_of(deployer), f"{swift.url(deployer.project_id)}/beacons")
+        beacons.create(cloud.accounts.project(RUNTIME_PROJECT))
+        beacons.touch("fleet")
+        vps = cloud.vps("vps-bench-token", {})
+        user = cloud.runtime[vps.vps_id].user
+        rule = ("GET", urlsplit(f"{beacons.url}/fleet").path)
+        credential = cloud.accounts.application_credential(
+            user, cloud.session_of(user), "bench", RUNTIME_RULES, objects=[rule]
+        )
+        cloud.runtime[vps.vps_id] = Account(user, credential)
+        config = Path(place, "agent.toml")
+        beacon = f'[beacon]\nurl = "{beacons.url}/fleet"\nauth = "keystone"\n'
+        config.write_text(cloud.configuration(vps, Path(place), beacon))
+        seen = look(config).seen
+        with Watcher(config, seen, interval=0.05) as watcher:
+            time.sleep(10.0)
+            found = memory(watcher.process.pid)
+            beacons.touch("fleet")
+            ended = watcher.end().sight
+        return found | {"looks": ended.looks, "logins": ended.logins}
+
+
+def memory(pid: int) -> dict[str, float]:
+    """Return what a process holds, in MB."""
+    names = {"resident_mb": "Rss", "proportional_mb": "Pss", "anonymous_mb": "Anonymous"}
+    return {key: member(pid, "smaps_rollup", name) / 1024 for key, name in names.items()}
+
+
 def staying(config: Path, nginx: Nginx, looks: int) -> dict[str, float]:
     """Measure a process that stays: CPU and wake-ups for each look, and its memory."""
     seen = look(config).seen
@@ -77,10 +112,7 @@ def staying(config: Path, nginx: Nginx, looks: int) -> dict[str, float]:
         return {
             "cpu_per_look_s": (cpu(pid) - spent) / made,
             "wakeups_per_look": (member(pid, "status", "voluntary_ctxt_switches") - wakes) / made,
-            "resident_mb": member(pid, "smaps_rollup", "Rss") / 1024,
-            "proportional_mb": member(pid, "smaps_rollup", "Pss") / 1024,
-            "anonymous_mb": member(pid, "smaps_rollup", "Anonymous") / 1024,
-        }
+        } | memory(pid)
 
 
 def coming_and_going(config: Path, looks: int) -> dict[str, float]:
@@ -97,12 +129,10 @@ def coming_and_going(config: Path, looks: int) -> dict[str, float]:
 class Touched(threading.Thread):
     """One VPS: its secret is rotated and its beacon touched at random moments; a client waits for each."""
 
-    def __init__(
-        self, cloud: Cloud, vps: Vps, agent: Agent, file: Path, touches: int, interval: float
-    ) -> None:
+    def __init__(self, cloud: Cloud, vps: Vps, agent: Agent, file: Path, interval: float) -> None:
         super().__init__()
-        self._cloud, self._vps, self._agent, self._file = cloud, vps, agent, file
-        self._touches, self._interval = touches, interval
+        self._cloud, self._agent, self._file, self._interval = cloud, agent, file, interval
+        self.vps = vps
         self.told: list[float] = []
         """Seconds from a touch to the application told."""
         self.moments: list[tuple[float, float]] = []
@@ -110,9 +140,9 @@ class Touched(threading.Thread):
 
     def run(self) -> None:
         """Touch and wait."""
-        for generation in range(1, self._touches + 1):
+        for generation in range(1, MOST_TOUCHES + 1):
             time.sleep(random.uniform(0, self._interval))  # noqa: S311  # a moment, not a secret
-            self._cloud.deployment.rotate(self._vps, {"JWT_SECRET": generate_value("JWT_SECRET")})
+            self._cloud.deployment.rotate(self.vps, {"JWT_SECRET": generate_value("JWT_SECRET")})
             touch_file(self._file)
             touched, began = time.time(), time.monotonic()
             while self._agent.get(f"/v1/watch?after={generation}&timeout=300").status != 200:  # noqa: PLR2004
@@ -122,7 +152,7 @@ class Touched(threading.Thread):
 
 
 @contextlib.contextmanager
-def fleet(cloud: Cloud, nginx: Nginx, agents: int, touches: int, interval: float) -> Iterator[list[Touched]]:
+def fleet(cloud: Cloud, nginx: Nginx, agents: int, interval: float) -> Iterator[list[Touched]]:
     """Run agents with a beacon each, at the given interval."""
     with contextlib.ExitStack() as stack:
         touched = []
@@ -133,16 +163,20 @@ def fleet(cloud: Cloud, nginx: Nginx, agents: int, touches: int, interval: float
             touch_file(file)
             beacon = f'[beacon]\nurl = "{nginx.origin}/{vps.vps_id}"\ninterval = "{interval:g}s"\n'
             grant = f'[[grant]]\nuser = "{getpass.getuser()}"\nsecrets = ["*"]\n'
-            agent = Agent(lambda place, vps=vps, more=beacon + grant: cloud.configuration(vps, place, more))
-            stack.enter_context(agent).start().until_ready()
-            agent.until(lambda agent=agent: agent.status()["beacon"]["state"] == "watching")
-            touched.append(Touched(cloud, vps, agent, file, touches, interval))
+            agent = stack.enter_context(_watching(cloud, vps, beacon + grant))
+            touched.append(Touched(cloud, vps, agent, file, interval))
         yield touched
 
 
-def reaction(cloud: Cloud, agents: int, touches: int, interval: float) -> dict[str, float]:
+def _watching(cloud: Cloud, vps: Vps, extra: str) -> Agent:
+    agent = Agent(lambda place: cloud.configuration(vps, place, extra)).start().until_ready()
+    agent.until(lambda: agent.status()["beacon"]["state"] == "watching")
+    return agent
+
+
+def reaction(cloud: Cloud, agents: int, interval: float) -> dict[str, float]:
     """Measure from a touch to the application told, and the part after the look."""
-    with Nginx() as nginx, fleet(cloud, nginx, agents, touches, interval) as touched:
+    with Nginx() as nginx, fleet(cloud, nginx, agents, interval) as touched:
         for one in touched:
             one.start()
         for one in touched:
@@ -151,7 +185,7 @@ def reaction(cloud: Cloud, agents: int, touches: int, interval: float) -> dict[s
             told - at
             for one in touched
             for touch, told in one.moments
-            for at in [first_look(nginx.log, f"/{one._vps.vps_id}", touch)]  # noqa: SLF001  # of this module
+            for at in [first_look(nginx.log, f"/{one.vps.vps_id}", touch)]
         ]
         told = sorted(spent for one in touched for spent in one.told)
     return {
@@ -184,8 +218,8 @@ def percentile(ordered: list[float], share: float) -> float:
 def costs(rotations: float = 1.0, new_versions: int = 7) -> dict[str, dict[str, float]]:
     """Return Barbican calls per VPS and month and EUR for 100 VPSs, from one call a poll.
 
-    ``rotations`` a month are of ``new_versions`` secrets at once: two calls each and two readings of the list,
-    of which a poll would have made one anyway. The beacon adds one quiet poll for each rotation at most.
+    ``rotations`` a month are of ``new_versions`` secrets at once: two calls each and two readings of the
+    list, of which a poll would have made one anyway. The beacon adds one poll for each rotation at most.
     """
     found = {}
     rotating = rotations * (2 * new_versions + 1)
@@ -218,8 +252,9 @@ def main() -> int:
             config = configuration(place, nginx.url, f'ca_file = "{place}/ca.pem"\n')
             found["a process that stays (HTTPS)"] = staying(config, nginx, options.looks)
             found["a process for each look (HTTPS)"] = coming_and_going(config, 30)
+    found["a process that stays, with a token (Swift)"] = with_a_token()
     with Cloud() as cloud:
-        found["touch to application told"] = reaction(cloud, options.agents, MOST_TOUCHES, options.interval)
+        found["touch to application told"] = reaction(cloud, options.agents, options.interval)
     found |= {f"cost: {name}": cost for name, cost in costs().items()}
     for name, figures in found.items():
         print(name)
