@@ -96,6 +96,7 @@ class Beacon:
         if settings.url != self._url:
             self._url, self._seen = settings.url, None
         self._become("starting")
+        self._lookout.failures, self._lookout.failure = 0, None
         while True:
             delay = await self._look(settings)
             self._lookout.next_look = clock.boot() + delay

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import secrets
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.core import wire, wire_watch
+from agent.core import schedule, wire, wire_watch
 from agent.core.errors import Failure, Fault, Step, WireError
 from agent.core.wire_watch import SIGHT, WATCH, Sight, Watch, is_seen
+from agent.serve.beacon import LIFETIME_S
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -169,6 +172,16 @@ def test_a_sight_is_small() -> None:
 def test_a_token_is_in_no_repr() -> None:
     """Of the request, which carries it."""
     assert CANARY not in repr(watch())
+
+
+def test_systemd_lets_a_watch_live() -> None:
+    """RuntimeMaxSec= of the unit is longer than the longest watch with its last look."""
+    unit = (Path(__file__).parents[2] / "systemd/vps-secrets-fetch@.service").read_text()
+    minutes = re.search(r"(?m)^RuntimeMaxSec=(\d+)min$", unit)
+    assert minutes is not None
+    longest = schedule.look(LIFETIME_S, max)
+    assert longest <= wire_watch.LONGEST_LIFETIME_S
+    assert int(minutes[1]) * 60 > wire_watch.LONGEST_LIFETIME_S + wire_watch.LOOK_S
 
 
 @given(st.text(max_size=20))
