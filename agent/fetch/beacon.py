@@ -137,23 +137,27 @@ class Beacon:
             try:
                 return self._exchange(self._connection, headers)
             except (OSError, http.client.HTTPException):
-                self._close()
+                self.close()
         self._connection = self._connect()
         try:
             return self._exchange(self._connection, headers)
         except BaseException:
-            self._close()
+            self.close()
             raise
 
     def _exchange(self, connection: http.client.HTTPConnection, headers: dict[str, str]) -> _Answer:
         parts = urlsplit(self._settings.url)
         target = f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
         connection.request("GET", target, headers=headers)
-        response = connection.getresponse()
+        with connection.getresponse() as response:
+            return self._take(response)
+
+    def _take(self, response: http.client.HTTPResponse) -> _Answer:
+        """Return an answer with as much of its body as a beacon may have; any rest ends the connection."""
         untrusted = response.read(MOST_BODY + 1)
         whole = response.isclosed() or not response.read(1)
         if not whole or response.will_close:
-            self._close()
+            self.close()
         if response.status == _OK and len(untrusted) <= MOST_BODY and response.length:
             raise http.client.IncompleteRead(b"")
         return _Answer(
@@ -171,7 +175,8 @@ class Beacon:
         context = ssl.create_default_context(cafile=self._settings.ca_file)
         return http.client.HTTPSConnection(parts.hostname, parts.port, timeout=self._timeout, context=context)
 
-    def _close(self) -> None:
+    def close(self) -> None:
+        """Close the connection, if there is one."""
         if self._connection is not None:
             self._connection.close()
         self._connection = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import socket
@@ -10,9 +11,13 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from agent.core.errors import Fault, Step
-from agent.core.wire_watch import LOOK_S
+from agent.config import load
+from agent.core.errors import Failure, Fault, Step
+from agent.core.wire_watch import LOOK_S, is_seen
+from agent.fetch.beacon import Beacon
 from provisioning.beacon import touch_file
 from tests.fakes.beacon import BeaconServer
 from tests.fakes.nginx import Nginx
@@ -231,6 +236,57 @@ def test_a_server_that_hangs(tmp_path: Path) -> None:
         ended = look(config)
     assert ended.failure.step is Step.CONNECTION
     assert "in time" in ended.failure.advice
+
+
+heads = st.sampled_from([200, 204, 304, 100, 199, 302, 401, 999]).flatmap(
+    lambda status: st.lists(
+        st.sampled_from(
+            [
+                b"Content-Length: 3",
+                b"Content-Length: -1",
+                b"Content-Length: 99999999999999999999",
+                b"Transfer-Encoding: chunked",
+                b'ETag: "a"',
+                b"ETag: " + b"x" * 5000,
+                b"ETag: \xff\xfe",
+                b"Connection: close",
+                b"Retry-After: Thu, 99 Nov",
+                b"Location: http://127.0.0.1:1/",
+                b": nothing",
+                b"no colon",
+            ]
+        ),
+        max_size=5,
+    ).map(lambda lines: b"\r\n".join([b"HTTP/1.1 %d x" % status, *lines]) + b"\r\n\r\n")
+)
+bodies = (
+    st.binary(max_size=50)
+    | st.just(b"3\r\nabc\r\n0\r\n\r\n")
+    | st.just(b"fffffffff\r\nabc")
+    | st.just(b"abc")
+)
+
+
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(answer=st.binary(max_size=100) | st.builds(lambda head, body: head + body, heads, bodies))
+def test_whatever_is_answered_is_a_validator_or_a_failure(tmp_path: Path, answer: bytes) -> None:
+    """No exception leaves the look, whatever bytes come back, and what is seen passes the wire's check."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(answer)
+
+        server = threading.Thread(target=serve)
+        server.start()
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/b"
+        with contextlib.closing(Beacon(load(configuration(tmp_path, url)))) as beacon:
+            found = beacon.look('etag:"old"')
+        server.join()
+    assert isinstance(found, Failure) or is_seen(found)
+    assert not isinstance(found, Failure) or found.fault is Fault.TRANSIENT
 
 
 def test_nobody_there(tmp_path: Path) -> None:
