@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import secrets
 import signal
 import time
@@ -19,6 +20,7 @@ from provisioning.secrets import Deployment
 from tests.fakes.fetch_server import World
 from tests.fakes.nginx import Nginx
 from tests.integration.running import Agent, fake_configuration
+from tests.integration.test_cli import run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -182,11 +184,15 @@ def test_a_failure_touches_nothing_and_is_told_once(
 
 def test_the_next_look_obeys_a_retry_after(running: Running) -> None:
     """Of the beacon's server."""
+    shown = run("status", sockets=running.agent.directory).stdout
+    assert "watching https://b.example/fleet?…" in shown
     running.sky.failure = Failure(Step.BEACON, Fault.TRANSIENT, "look", "away", 503, 1800.0)
     running.until_state("failing")
     next_look = running.status()["nextLookIn"]
     assert isinstance(next_look, float)
     assert next_look > 1700
+    shown = run("status", sockets=running.agent.directory).stdout
+    assert re.search(r"beacon +failing .*; beacon failed \(HTTP 503\): away; next look in \d+ min", shown)
 
 
 def test_a_change_obeys_a_retry_after_of_barbican(running: Running) -> None:
