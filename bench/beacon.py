@@ -148,7 +148,7 @@ class Touched(threading.Thread):
                 self._cloud.deployment.rotate(self.vps, {"JWT_SECRET": generate_value("JWT_SECRET")})
             touch_file(self._file)
             touched, began = time.time(), time.monotonic()
-            while self._agent.get(f"/v1/watch?after={generation}&timeout=300").status != 200:  # noqa: PLR2004
+            while self._agent.get(f"/v1/watch?after={generation}&timeout=15").status != 200:  # noqa: PLR2004
                 pass
             self.told.append(time.monotonic() - began)
             self.moments.append((touched, time.time()))
