@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from agent.config_beacon import BeaconSettings, beacon
 from agent.config_table import Mistakes, Table, url
 from agent.core import schedule
 from agent.core.budget import LONGEST_MONTH_S, LONGEST_S
@@ -198,10 +199,13 @@ class Config:
     control: ControlDoor
     log: Log
     grants: tuple[GrantRule, ...]
+    beacon: BeaconSettings | None
 
 
-NOT_FETCH: Final = frozenset({"app", "control", "grant", "rotation", "staleness", "budget", "log"})
+NOT_WATCH: Final = frozenset({"app", "control", "grant", "rotation", "staleness", "budget", "log"})
 """Tables of which the fetch program needs nothing."""
+NOT_FETCH: Final = NOT_WATCH | {"beacon"}
+"""The same for a reading: a mistake in the beacon's table must not stop it."""
 
 
 def load(path: Path, *, passing_over: frozenset[str] = frozenset()) -> Config:
@@ -249,9 +253,11 @@ def _config(top: Table, path: Path) -> Config:
     control = _control(top.table("control"), app)
     log = _log(top.table("log"))
     grants = tuple(_grant(table) for table in top.tables("grant"))
+    seen = beacon(top.table("beacon"), keystone.ca_file)
     top.finish()
     return Config(
-        *(path, vps_id, container, keystone, fetch, rotation, staleness, budget, app, control, log, grants)
+        *(path, vps_id, container, keystone, fetch, rotation, staleness, budget, app, control, log, grants),
+        seen,
     )
 
 

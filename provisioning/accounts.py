@@ -143,15 +143,20 @@ class Accounts:
         name: str,
         rules: Sequence[Rule] | None = None,
         expires_at: str | None = None,
+        *,
+        objects: Sequence[Rule] = (),
     ) -> ApplicationCredential:
         """Return a new application credential; only the user's own ``session`` may make one.
 
-        ``expires_at`` is UTC as ``2026-11-24T12:00:00``.
+        ``rules`` are Barbican's, ``objects`` Swift's: without one for the beacon's path a runtime account
+        can't read it. ``expires_at`` is UTC as ``2026-11-24T12:00:00``.
         """
         wanted: dict[str, Any] = {"name": name}
         if rules is not None:
             wanted["access_rules"] = [
-                {"service": "key-manager", "method": method, "path": path} for method, path in rules
+                {"service": service, "method": method, "path": path}
+                for service, paths in (("key-manager", rules), ("object-store", objects))
+                for method, path in paths
             ]
         if expires_at is not None:
             wanted["expires_at"] = expires_at
@@ -174,6 +179,15 @@ class Accounts:
     def disable(self, user: User) -> None:
         """Shut the user out of Keystone."""
         self._call("PATCH", f"/users/{user.id}", "disable the user", {"user": {"enabled": False}})
+
+    def service(self, name: str, kind: str, url: str, region: str, password: str) -> None:
+        """Make a service of the cloud: its account in the project ``service``, its entry in the catalog."""
+        user = self.user(name, "service", ("admin",))
+        self._call("PATCH", f"/users/{user.id}", "set the password", {"user": {"password": password}})
+        body: dict[str, Any] = {"type": kind, "name": name}
+        made = self._call("POST", "/services", f"make the service {name}", {"service": body})
+        body = {"service_id": made["service"]["id"], "interface": "public", "region_id": region, "url": url}
+        self._call("POST", "/endpoints", f"make the endpoint of {name}", {"endpoint": body})
 
     def _find_or_make(self, kind: str, name: str, more: dict[str, Any]) -> str:
         return self._find(kind, name) or self._make(kind, name, more)

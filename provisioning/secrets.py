@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 from provisioning.errors import ProvisioningError
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 
     from keystoneauth1.session import Session
 
@@ -61,8 +61,10 @@ def generate_value(name: str) -> bytes:
 class Deployment:
     """Barbican at ``barbican_url`` (without ``/v1``), with the deployment service's ``session``."""
 
-    def __init__(self, session: Session, barbican_url: str) -> None:
+    def __init__(self, session: Session, barbican_url: str, touch: Callable[[], None] = lambda: None) -> None:
+        """``touch`` touches the beacon: the last step of whatever agents should notice soon."""
         self._session = session
+        self._touch = touch
         self._url = barbican_url.rstrip("/") + "/v1"
 
     def create_vps(self, vps_id: str, user_id: str) -> Vps:
@@ -111,6 +113,8 @@ class Deployment:
         for entry in old:
             self.delete(entry)
             yield f"deleted the old secret of {entry.name}"
+        self._touch()
+        yield "touched the beacon"
 
     def creation_steps(
         self, vps: Vps, full_name: str, value: bytes, expires: str | None = None
@@ -137,6 +141,7 @@ class Deployment:
             self._entry("DELETE", vps, entry, "remove the entry")
         for entry in gone:
             self.delete(entry)
+        self._touch()
 
     def revoke(self, vps: Vps) -> None:
         """Take the VPS's access away at once: ACLs have no cache. Delete its credential as well."""
@@ -144,12 +149,14 @@ class Deployment:
         self._grant(_path(vps.container_ref), nobody)
         for entry in self.entries(vps):
             self._grant(_path(entry.secret_ref), nobody)
+        self._touch()
 
     def restore(self, vps: Vps) -> None:
         """Give back what :meth:`revoke` took."""
         for entry in self.entries(vps):
             self._grant(_path(entry.secret_ref), vps)
         self._grant(_path(vps.container_ref), vps)
+        self._touch()
 
     def delete(self, entry: Entry) -> None:
         """Delete a secret; one that is gone already is fine."""

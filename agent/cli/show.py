@@ -73,6 +73,21 @@ def _calls(budget: dict[str, Any]) -> str:
     return f"{used}; about {budget.get('projectedCalls')} and {cost} by its end; {polls}"
 
 
+def _beacon(beacon: dict[str, Any]) -> str:
+    """Return how the watch over the beacon goes."""
+    words = [f"{beacon.get('state')} {beacon.get('url')}"]
+    if beacon.get("lastChange") is not None:
+        words.append(f"changed {span(beacon['lastChange'])} ago")
+    if beacon.get("pollIn") is not None:
+        words.append(f"reading because of it in {span(beacon['pollIn'])}")
+    failure = beacon.get("failure")
+    if failure:
+        status = f" (HTTP {failure['status']})" if failure.get("status") else ""
+        again = span(beacon.get("nextLookIn"))
+        words.append(f"{failure.get('step')} failed{status}: {failure.get('advice')}; next look in {again}")
+    return "; ".join(words)
+
+
 def status(content: dict[str, Any]) -> Iterator[str]:
     """Yield the status document."""
     agent, cycles = content.get("agent") or {}, content.get("cycles") or {}
@@ -92,6 +107,7 @@ def status(content: dict[str, Any]) -> Iterator[str]:
             f"{total}, of them {failed} failed, {in_a_row} in a row",
         ),
         ("calls", _calls(content.get("budget") or {})),
+        ("beacon", _beacon(content.get("beacon") or {"state": "none", "url": ""})),
         ("memory", _memory(memory)),
         ("watchers", str(content.get("watchers"))),
     )

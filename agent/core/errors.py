@@ -34,6 +34,7 @@ class Step(enum.StrEnum):
     PERMISSION = "permission"
     FETCH = "fetch process"
     MEMORY = "memory"
+    BEACON = "beacon"  # not a part of a cycle: nothing that is served depends on it
 
 
 class Fault(enum.StrEnum):

@@ -86,3 +86,13 @@ def backoff(pace: Pace, failures: int, uniform: Uniform, retry_after: float | No
         cap = max(cap, 2 * pace.spread)
     floor = max(SOONEST_S, min(retry_after or 0.0, LONGEST_RETRY_AFTER_S))
     return floor + uniform(0.0, cap)
+
+
+def look(interval: float, uniform: Uniform) -> float:
+    """Return the seconds to the next look at the beacon."""
+    return interval * uniform(1 - POLL_JITTER, 1 + POLL_JITTER)
+
+
+def spread(over: float, uniform: Uniform) -> float:
+    """Return the seconds to wait before the poll that a beacon causes: a whole fleet may see the same one."""
+    return uniform(0.0, over)

@@ -113,7 +113,7 @@ def encode_request(request: Request) -> bytes:
         "readsDoubles": request.reads_doubles,
         "timeout": request.timeout,
     }
-    return _frame(REQUEST, header, (request.token_state,))
+    return frame(REQUEST, header, (request.token_state,))
 
 
 def decode_request(untrusted: bytes) -> Request:
@@ -122,7 +122,7 @@ def decode_request(untrusted: bytes) -> Request:
     Raises:
         WireError: it breaks a rule.
     """
-    untrusted_header, token_state = _unframe(untrusted, REQUEST)
+    untrusted_header, token_state = unframe(untrusted, REQUEST)
     try:
         return _request(untrusted_header, token_state)
     except MalformedError as error:
@@ -145,7 +145,7 @@ def encode_reply(reply: Reply) -> bytes:
         "tokenState": len(reply.token_state),
     }
     read = reply.reading.read if reply.reading else {}
-    return _frame(REPLY, header, (reply.token_state, *(reply.payloads[version] for version in read)))
+    return frame(REPLY, header, (reply.token_state, *(reply.payloads[version] for version in read)))
 
 
 def decode_reply(untrusted: bytes, request: Request, vps_id: str, container: str) -> Reply:
@@ -154,7 +154,7 @@ def decode_reply(untrusted: bytes, request: Request, vps_id: str, container: str
     Raises:
         WireError: it breaks a rule, or answers another request, VPS or container.
     """
-    untrusted_header, body = _unframe(untrusted, REPLY)
+    untrusted_header, body = unframe(untrusted, REPLY)
     try:
         return _reply(untrusted_header, body, request, vps_id, container)
     except MalformedError as error:
@@ -162,7 +162,8 @@ def decode_reply(untrusted: bytes, request: Request, vps_id: str, container: str
     raise WireError(f"reply: {rule}")
 
 
-def _frame(bounds: Bounds, header: object, body: tuple[bytes, ...]) -> bytes:
+def frame(bounds: Bounds, header: object, body: tuple[bytes, ...]) -> bytes:
+    """Return a message of this kind."""
     encoded = json.dumps(header, allow_nan=False, separators=(",", ":")).encode()
     prefix = _PREFIX.pack(MAGIC, bounds.kind, len(encoded), sum(map(len, body)))
     message = b"".join((prefix, encoded, *body))
@@ -180,7 +181,8 @@ def _lengths(untrusted_prefix: bytes, bounds: Bounds) -> tuple[int, int]:
     return header, body
 
 
-def _unframe(untrusted: bytes, bounds: Bounds) -> tuple[bytes, bytes]:
+def unframe(untrusted: bytes, bounds: Bounds) -> tuple[bytes, bytes]:
+    """Return header and body of a whole message of this kind, or raise WireError."""
     header, body = _lengths(untrusted, bounds)
     end = PREFIX_BYTES + header + body
     if len(untrusted) != end + _DIGEST_BYTES:
@@ -202,7 +204,7 @@ def _request(untrusted_header: bytes, token_state: bytes) -> Request:
     if timeout == 0:
         raise MalformedError("timeout is zero")
     return Request(
-        _nonce(header["nonce"]),
+        nonce(header["nonce"]),
         frozenset(known),
         strict.flag(header["readsDoubles"], "readsDoubles"),
         timeout,
@@ -271,7 +273,8 @@ def _timings(untrusted: object) -> dict[str, float]:
     return {phase: strict.number(spent, "timings", _MOST_DURATION) for phase, spent in members.items()}
 
 
-def _nonce(untrusted: object) -> str:
+def nonce(untrusted: object) -> str:
+    """Return a nonce, or raise MalformedError."""
     if not isinstance(untrusted, str) or not _NONCE.fullmatch(untrusted):
         raise MalformedError("nonce is not 32 hexadecimal digits")
     return untrusted

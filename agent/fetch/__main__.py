@@ -1,5 +1,6 @@
 """``python -m agent.fetch --config PATH``: one request on standard input, one reply on standard output.
 
+A request is for a reading of Barbican, or for a watch over the beacon, which is replied to when it ends.
 Both may be the same socket. Lines for the journal go to standard error, never with a value. Exit status: 0 a
 reply was written, also one of a failure; 1 none could be written; 2 usage; 78 the configuration is bad.
 """
@@ -19,9 +20,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from agent import config as configuration
-from agent.core import wire
-from agent.core.errors import ConfigurationError, Failure, Fault, Step, WireError
+from agent.core import wire, wire_watch
+from agent.core.errors import CloudError, ConfigurationError, Failure, Fault, Step, WireError
 from agent.core.wire_fields import SERVICES
+from agent.core.wire_watch import Sight, Watch
 
 if TYPE_CHECKING:
     from agent.config import Config
@@ -36,25 +38,73 @@ EXIT_REPLIED, EXIT_FAILED, EXIT_CONFIGURATION = 0, 1, 78
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Make one cycle and return the exit status."""
+    """Answer one request and return the exit status."""
     parser = argparse.ArgumentParser(prog="vps-secrets-fetch", description=__doc__)
     parser.add_argument("--config", type=Path, default=configuration.DEFAULT_PATH, metavar="PATH")
     path = parser.parse_args(arguments).config
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _log_to_stderr()
     try:
-        request = wire.decode_request(_read_message())
+        request = _decode(_read_message())
     except (WireError, OSError) as error:
         LOG.error("no request: %s", error)  # noqa: TRY400  # no traceback: it could show what was read
         return EXIT_FAILED
     began = time.monotonic()
     try:
-        config = configuration.load(path, passing_over=configuration.NOT_FETCH)
+        config = configuration.load(path, passing_over=_not_needed(request))
     except ConfigurationError as error:
         LOG.error("%s", error)  # noqa: TRY400  # every mistake, no value, no traceback
         return EXIT_CONFIGURATION if _write(_misconfigured(request, path)) else EXIT_FAILED
     LOG.setLevel(config.log.level.upper())
+    if isinstance(request, Watch):
+        return _watch(config, request)
     return _cycle(config, request, began)
+
+
+def _decode(message: bytes) -> Request | Watch:
+    if wire_watch.bounds_of(message) is wire_watch.WATCH:
+        return wire_watch.decode_watch(message)
+    return wire.decode_request(message)
+
+
+def _not_needed(request: Request | Watch) -> frozenset[str]:
+    return configuration.NOT_WATCH if isinstance(request, Watch) else configuration.NOT_FETCH
+
+
+def _watch(config: Config, asked: Watch) -> int:
+    """Watch the beacon, and tell how that ended."""
+    from agent.fetch import beacon  # noqa: PLC0415  # http.client is nothing to a reading
+
+    if config.beacon is None:
+        failure = _no_configuration("watch the beacon", "beacon.url is not set any more: reload the agent")
+        return _told(Sight(asked.nonce, None, failure, 0, 0))
+    tokens = None
+    if config.beacon.auth == "keystone":
+        from agent.fetch.token import Token  # noqa: PLC0415  # keystoneauth1 is heavy, in a process that stays
+
+        try:
+            tokens = Token(config, config.beacon.url, asked.token_state)
+        except CloudError as error:
+            return _told(Sight(asked.nonce, None, error.failure, 0, 0))
+    sight = beacon.watch(beacon.Beacon(config, tokens), asked, _has_gone, tokens)
+    status = EXIT_REPLIED if sight is None else _told(sight)
+    if threading.active_count() > 1:
+        sys.stderr.flush()
+        os._exit(status)  # a look hangs in foreign code
+    return status
+
+
+def _told(sight: Sight) -> int:
+    if sight.failure is not None:
+        LOG.debug("%s", sight.failure)  # serve warns, once for many
+    return EXIT_REPLIED if _write(wire_watch.encode_sight(sight)) else EXIT_FAILED
+
+
+def _has_gone(seconds: float) -> bool:
+    """Wait, and tell whether serve has closed its end: nobody waits for a reply then."""
+    poller = select.poll()
+    poller.register(_STDOUT, 0)  # POLLHUP and POLLERR only: the end of the request is no news
+    return bool(poller.poll(seconds * 1000))
 
 
 def _cycle(config: Config, request: Request, began: float) -> int:
@@ -99,12 +149,18 @@ def _report(reply: Reply, clock: str) -> None:
             LOG.warning("the cycle was good%s", clock)
 
 
-def _misconfigured(request: Request, path: Path) -> bytes:
+def _misconfigured(request: Request | Watch, path: Path) -> bytes:
+    advice = "its journal names every mistake; vps-secrets-agent --check-config shows them too"
+    failure = _no_configuration(f"read {ascii(str(path))[:300]}", advice)
+    if isinstance(request, Watch):
+        return wire_watch.encode_sight(Sight(request.nonce, None, failure, 0, 0))
     from agent.fetch.cycle import refused  # noqa: PLC0415  # as in _cycle
 
-    advice = "its journal names every mistake; vps-secrets-agent --check-config shows them too"
-    failure = Failure(Step.CONFIGURATION, Fault.TRANSIENT, f"read {ascii(str(path))[:300]}", advice)
     return wire.encode_reply(refused(request, failure))
+
+
+def _no_configuration(tried: str, advice: str) -> Failure:
+    return Failure(Step.CONFIGURATION, Fault.TRANSIENT, tried, advice)
 
 
 def _read_message() -> bytes:
@@ -115,7 +171,7 @@ def _read_message() -> bytes:
     """
     deadline = time.monotonic() + _REQUEST_WITHIN_S
     prefix = _read_exactly(wire.PREFIX_BYTES, deadline)
-    return prefix + _read_exactly(wire.remaining(prefix, wire.REQUEST), deadline)
+    return prefix + _read_exactly(wire.remaining(prefix, wire_watch.bounds_of(prefix)), deadline)
 
 
 def _read_exactly(wanted: int, deadline: float) -> bytes:

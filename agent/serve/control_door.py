@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from agent import __version__
+from agent.config_beacon import shown
 from agent.core.access import decide, explain
 from agent.core.errors import (
     BAD_PARAMETER,
@@ -114,6 +115,7 @@ class ControlDoor:
             },
             "budget": _budget(state),
             "failure": failure_members(health.failure),
+            "beacon": _beacon(state),
             "secrets": [describe(state, s) | {"previous": s.facts.name in previous} for s in secrets],
             "pending": sorted(snapshot.pending) if snapshot else [],
             "foreign": list(health.foreign),
@@ -202,6 +204,26 @@ def _budget(state: State) -> dict[str, object]:
         "pollInterval": state.store.health.poll_interval,
         "freshFor": freshness.fresh_for(state),
         "stretched": spending.why_stretched(state),
+    }
+
+
+def _beacon(state: State) -> dict[str, object] | None:
+    """Return how the watch over the beacon goes, or None where none is configured."""
+    settings, lookout = state.config.beacon, state.beacon
+    if settings is None:
+        return None
+    now = clock.boot()
+    return {
+        "url": shown(settings.url),
+        "state": lookout.state,
+        "since": None if lookout.since is None else now - lookout.since,
+        "lastSeen": None if lookout.seen is None else freshness.last_look(state),
+        "lastChange": None if lookout.changed is None else now - lookout.changed,
+        "nextLookIn": None if lookout.next_look is None else max(0.0, lookout.next_look - now),
+        "pollIn": None if lookout.poll_at is None else max(0.0, lookout.poll_at - now),
+        "failuresInARow": lookout.failures,
+        "failure": failure_members(lookout.failure),
+        "events": dict(lookout.events),
     }
 
 

@@ -29,6 +29,7 @@ from agent.serve import (
     rotated,
 )
 from agent.serve.app_door import AppDoor
+from agent.serve.beacon import Beacon
 from agent.serve.control_door import ControlDoor
 from agent.serve.credentials_door import CredentialsDoor
 from agent.serve.crowd import Crowd
@@ -67,6 +68,7 @@ class Daemon:
         self._refused: Final = adopted.refused
         self._systemd: Final = Systemd()
         self._keeper: Final = Keeper(self._state, fetching.fetch, self._told)
+        self._beacon: Final = Beacon(self._state, fetching.watch, self._keeper.signal)
         self._stop: Final = asyncio.Event()
         self._started: Final = config
         self._first: Final = None if store.snapshot else 1  # a first reading is no rotation
@@ -95,7 +97,8 @@ class Daemon:
             await self._open_credentials(stack)
             self._say_hello()
             gc.freeze()  # what the start has made stays; looking through it for garbage would slow reads
-            tasks = [asyncio.create_task(self._keeper.run()), asyncio.create_task(self._systemd.watchdog())]
+            parts = (self._keeper.run(), self._beacon.run(), self._systemd.watchdog())
+            tasks = [asyncio.create_task(part) for part in parts]
             stack.push_async_callback(_cancel, tasks)
             await self._stop.wait()
             _log.info("stopping")
@@ -173,6 +176,7 @@ class Daemon:
             for warning in self._state.warnings:
                 _log.warning("%s", warning)
             _log.info("configuration loaded again: %d grants", len(config.grants))
+            self._beacon.reload()
         self._keeper.ask()
 
     def _same_vps(self, config: Config) -> Config:
@@ -209,6 +213,7 @@ class Daemon:
         if refreshed.changed and refreshed.generation != self._first:
             rotated.tell(refreshed.changed, self._state.grants)
         self._tell_systemd(refreshed)
+        self._beacon.begin()
 
     def _tell_systemd(self, refreshed: Refreshed | None) -> None:
         state = self._state

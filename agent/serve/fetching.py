@@ -12,15 +12,18 @@ import os
 import socket
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
-from agent.core import wire
+from agent.core import wire, wire_watch
 from agent.core.errors import CloudError, Failure, Fault, Step, WireError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from agent.config import Config
+    from agent.core.wire_watch import Sight, Watch
+
+T = TypeVar("T")
 
 MARGIN_S: Final = 5.0
 """How much longer than the cycle itself serve waits, for the start of a process and the reply's way."""
@@ -39,36 +42,63 @@ async def fetch(request: wire.Request, config: Config) -> wire.Reply:
     Raises:
         CloudError: the program could not be reached, took too long, or did not answer as it must.
     """
-    tried = "to start the fetch program"
+    untrusted = await _ask(wire.encode_request(request), wire.REPLY, request.timeout, config)
+    return _checked(lambda: wire.decode_reply(untrusted, request, config.vps_id, config.container.id), config)
+
+
+async def watch(request: Watch, config: Config) -> Sight:
+    """Return the checked reply to a watch over the beacon: when something is seen, or its lifetime is over.
+
+    Raises:
+        CloudError: as :func:`fetch`.
+    """
+    longest = request.lifetime + wire_watch.LOOK_S
+    untrusted = await _ask(wire_watch.encode_watch(request), wire_watch.SIGHT, longest, config)
+    return _checked(lambda: wire_watch.decode_sight(untrusted, request), config)
+
+
+def _tried(config: Config) -> str:
     if config.fetch.socket is not None:
-        tried = f"to reach the fetch program at {config.fetch.socket}"
+        return f"to reach the fetch program at {config.fetch.socket}"
+    return "to start the fetch program"
+
+
+def _checked(decode: Callable[[], T], config: Config) -> T:
     reason = ""
     try:
-        async with asyncio.timeout(request.timeout + MARGIN_S):
-            return await _exchange(request, config)
+        return decode()
+    except WireError as error:
+        reason = f"its reply was refused: {error}"
+    raise CloudError(Failure(Step.FETCH, Fault.TRANSIENT, _tried(config), reason))
+
+
+async def _ask(message: bytes, expected: wire.Bounds, longest: float, config: Config) -> bytes:
+    """Send a request, and return the whole message that comes back within ``longest`` (s) and a margin."""
+    reason = ""
+    try:
+        async with asyncio.timeout(longest + MARGIN_S):
+            return await _exchange(message, expected, config)
     except TimeoutError:
-        reason = f"it gave no reply within {request.timeout + MARGIN_S:g} s; {_JOURNAL}"
+        reason = f"it gave no reply within {longest + MARGIN_S:g} s; {_JOURNAL}"
     except asyncio.IncompleteReadError:
         reason = f"it ended without a whole reply; {_JOURNAL}"
     except WireError as error:
         reason = f"its reply was refused: {error}"
     except OSError as error:
         reason = f"{error.strerror or 'no connection'}; see systemctl status vps-secrets-fetch.socket"
-    raise CloudError(Failure(Step.FETCH, Fault.TRANSIENT, tried, reason))
+    raise CloudError(Failure(Step.FETCH, Fault.TRANSIENT, _tried(config), reason))
 
 
-async def _exchange(request: wire.Request, config: Config) -> wire.Reply:
+async def _exchange(message: bytes, expected: wire.Bounds, config: Config) -> bytes:
     async with _connection(config) as (reader, writer):
-        writer.write(wire.encode_request(request))
+        writer.write(message)
         await writer.drain()
         writer.write_eof()
         untrusted_prefix = await reader.readexactly(wire.PREFIX_BYTES)
-        untrusted_rest = await reader.readexactly(wire.remaining(untrusted_prefix))
+        untrusted_rest = await reader.readexactly(wire.remaining(untrusted_prefix, expected))
         if await reader.read(1):
             raise WireError("there is more after the message's end")
-        return wire.decode_reply(
-            untrusted_prefix + untrusted_rest, request, config.vps_id, config.container.id
-        )
+        return untrusted_prefix + untrusted_rest
 
 
 @contextlib.asynccontextmanager

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from agent.core import schedule
+from agent.core.wire_watch import LOOK_S
 from agent.serve import clock
 
 if TYPE_CHECKING:
@@ -43,6 +45,15 @@ def next_attempt_in(state: State) -> float | None:
     """Return the seconds to the next reading of Barbican."""
     moment = state.store.health.next_attempt
     return None if moment is None else max(0.0, moment - clock.boot())
+
+
+def last_look(state: State) -> float | None:
+    """Return the most that the last good look at the beacon is ago (s): a failed one would have been told."""
+    settings, lookout, now = state.config.beacon, state.beacon, clock.boot()
+    if settings is None or lookout.seen is None:
+        return None
+    since = now - lookout.seen
+    return min(since, schedule.look(settings.interval, max) + LOOK_S) if lookout.watched else since
 
 
 def unready(state: State) -> str | None:

@@ -109,6 +109,15 @@ class Keeper:
             self._next = asyncio.get_running_loop().create_future()
             self._wake.set()
 
+    def signal(self) -> None:
+        """As :meth:`ask`, for whoever is not trusted: a ``Retry-After`` of the cloud's is obeyed.
+
+        Nothing is lost then: the attempt that is planned reads what there is.
+        """
+        failure = self._store.health.failure
+        if failure is None or failure.retry_after is None:
+            self.ask()
+
     @property
     def _due(self) -> float:
         return self._store.health.next_attempt or 0.0

@@ -45,6 +45,7 @@ def _lines(state: State) -> Iterator[str]:
         ("configuration_error", "1 after a refused reload", float(health.configuration_error is not None)),
         ("watchers", "Clients that wait for a change", float(traffic.watchers)),
         ("tasks", "Tasks of the event loop", float(len(asyncio.all_tasks()))),
+        ("beacon_watching", "1 while the beacon is seen", float(state.beacon.state == "watching")),
         ("last_cycle_seconds", "How long the last cycle took", health.last_cycle or 0.0),
         ("poll_interval_seconds", "Between two polls, stretched or not", health.poll_interval or 0.0),
         ("month_calls", "Calls to Barbican counted in this month", month.calls),
@@ -57,6 +58,7 @@ def _lines(state: State) -> Iterator[str]:
         yield f"{_PREFIX}{name} {value:g}"
     counters = (
         ("cycles_total", "Cycles, by outcome", "outcome", _cycles(state)),
+        ("beacon_events_total", "What the watch over the beacon did", "event", dict(state.beacon.events)),
         ("connections_refused_total", "Connections past the limit, by door", "door", dict(traffic.refused)),
     )
     for name, text, label, values in counters:

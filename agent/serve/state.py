@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from agent.config import Config
     from agent.core.access import Grant
+    from agent.core.errors import Failure
     from agent.serve.store import Store
 
 
@@ -23,11 +24,33 @@ class Traffic:
 
 
 @dataclass(slots=True)
+class Lookout:
+    """How the watch over the beacon goes. Written by serve/beacon.py only; moments on the boot clock (s).
+
+    ``state``, since ``since``: off, starting, watching or failing. ``watched``: a process looks now, and
+    would have told of a failure. ``seen``: the last look that was told to be good. ``events`` counts looks,
+    logins, changes, failures, polls that a change has caused and those of them that were postponed.
+    """
+
+    state: str = "off"
+    since: float | None = None
+    watched: bool = False
+    seen: float | None = None
+    changed: float | None = None
+    next_look: float | None = None
+    poll_at: float | None = None
+    failures: int = 0
+    failure: Failure | None = None
+    events: Counter[str] = field(default_factory=Counter)
+
+
+@dataclass(slots=True)
 class State:
     """The running agent. ``started`` is a moment on the boot clock (s).
 
     ``config`` and ``grants`` are replaced together when a reload succeeds; ``stopping`` is set once.
-    ``warnings`` are what is odd about the machine and the configuration. ``traffic`` is the doors' own.
+    ``warnings`` are what is odd about the machine and the configuration. ``traffic`` is the doors' own,
+    ``beacon`` that of serve/beacon.py.
     """
 
     config: Config
@@ -37,3 +60,4 @@ class State:
     stopping: bool = False
     warnings: tuple[str, ...] = ()
     traffic: Traffic = field(default_factory=Traffic)
+    beacon: Lookout = field(default_factory=Lookout)

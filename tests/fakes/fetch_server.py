@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import select
 import socket
 import threading
 import uuid
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from agent.core import wire
+from agent.core import wire, wire_watch
 from agent.core.rotation import Entry, Reading, Unread
 from agent.core.secret import Facts, SecretName, Version
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from agent.core.errors import Failure
+    from agent.core.wire_watch import Watch
 
 VPS_ID = "vps-prod-001"
 CONTAINER = "0b5a7c5e-2d0e-4c1c-9b0a-3f6f7d7d0b11"
@@ -96,6 +98,11 @@ class FetchServer:
         self.world = world
         self.answer: Callable[[wire.Request], bytes | None] = self.honest
         self.requests: list[wire.Request] = []
+        self.watch: Callable[[Watch], bytes | None] = lambda _: None
+        """Turns a watch over the beacon into bytes; asked again where there is None, until serve has gone."""
+        self.watches: list[Watch] = []
+        self.left = 0
+        """How many hanging watches serve has gone away from."""
         self._over = threading.Event()
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(str(path))
@@ -125,9 +132,19 @@ class FetchServer:
             untrusted = b""
             while chunk := connection.recv(65536):
                 untrusted += chunk
-            request = wire.decode_request(untrusted)
-            self.requests.append(request)
-            reply = self.answer(request)
+            if wire_watch.bounds_of(untrusted) is wire_watch.WATCH:
+                watch = wire_watch.decode_watch(untrusted)
+                self.watches.append(watch)
+                poller = select.poll()
+                poller.register(connection, 0)  # POLLHUP
+                while (reply := self.watch(watch)) is None:
+                    if poller.poll(20):
+                        self.left += 1
+                        return
+            else:
+                request = wire.decode_request(untrusted)
+                self.requests.append(request)
+                reply = self.answer(request)
             if reply is None:
                 self._over.wait(60)
                 return

@@ -138,3 +138,13 @@ def test_no_wait_is_shorter_than_a_second_nor_without_end(
     pace = Pace(interval, 0.0, base, max(base, 600.0))
     assert SOONEST_S <= schedule.poll(pace, draw, sooner) <= max(SOONEST_S, 1.1001 * interval)
     assert SOONEST_S <= schedule.backoff(pace, failures, draw, retry_after) <= LONGEST_RETRY_AFTER_S + 600.0
+
+
+@pytest.mark.parametrize(("draw", "look", "spread"), [(low, 27.0, 0.0), (high, 33.0, 60.0)])
+def test_looks_at_a_beacon_and_the_polls_after_it_are_spread(
+    draw: schedule.Uniform, look: float, spread: float
+) -> None:
+    """A fleet neither looks in one second nor reads in one."""
+    assert schedule.look(30.0, draw) == pytest.approx(look)
+    assert schedule.spread(60.0, draw) == spread
+    assert schedule.spread(0.0, draw) == 0.0
