@@ -189,13 +189,17 @@ class Connection:
             untrusted_head, self._received = self._received[:end], self._received[end:]
             request = http.parse(untrusted_head)
         except RequestError as error:
-            self._phase = _Phase.BUSY
+            self._begin_answer()
             self._say("?", _refusal("", error))
         else:
-            self._phase = _Phase.BUSY
+            self._begin_answer()
             self._last = self._last or request.closes
             self._answer(request)
         return True
+
+    def _begin_answer(self) -> None:
+        self._phase = _Phase.BUSY
+        self.deadline = math.inf  # the door bounds how long it takes, and _send how long it is on its way
 
     # What is decided
 
@@ -208,7 +212,6 @@ class Connection:
         if isinstance(said, Answer):
             self._say(request.method, said)
             return
-        self.deadline = math.inf  # the door bounds it
         self._unanswered = request
         self._listens = said.for_listener
         self._task = self._loop.create_task(self._wait(request, said))

@@ -31,6 +31,10 @@ ACCEPTED_IN_A_TURN: Final = 16
 ACCEPT_AGAIN_S: Final = 1.0
 """When to accept again after the process had no descriptor left."""
 CROWDED_RETRY_S: Final = 1.0
+TURNED_AWAY_S: Final = 0.2
+"""How long a connection past the limits stays, so that its caller can send and then finds why."""
+MOST_TURNED_AWAY: Final = 128
+"""How many of them may; more are closed at once."""
 DRAIN_S: Final = 0.5
 """How long connections that are idle may take to ask once more, at the end."""
 GOODBYE_S: Final = 2.0
@@ -75,6 +79,7 @@ class Server:
         self.draining = False
         self._listener: socket.socket | None = None
         self._connections: set[Connection] = set()
+        self._turned_away: set[socket.socket] = set()
         self._emptied: Final = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
         self._look_at = math.inf
@@ -110,6 +115,8 @@ class Server:
         await self._empty(GOODBYE_S)
         for connection in list(self._connections):
             connection.close()
+        for turned_away in list(self._turned_away):
+            self._close(turned_away)
         if self._timer is not None:
             self._timer.cancel()
 
@@ -170,15 +177,27 @@ class Server:
         caller = peer.of(accepted, with_unit=self.door.wants_unit())
         stranger = caller is None or not self.door.knows(caller)
         if not self.crowd.enter(caller.uid if caller else -1, stranger=stranger):
-            self.traffic.refused[self.door.name] += 1
-            with contextlib.suppress(OSError):
-                accepted.send(self._crowded)
-            accepted.close()
+            self._turn_away(accepted)
             return
         self.traffic.connections[self.door.name] += 1
         connection = Connection(self, accepted, caller, stranger=stranger)
         self._connections.add(connection)
         connection.begin()
+
+    def _turn_away(self, accepted: socket.socket) -> None:
+        """Say that there are too many, and close."""
+        self.traffic.refused[self.door.name] += 1
+        with contextlib.suppress(OSError):
+            accepted.send(self._crowded)
+        if len(self._turned_away) >= MOST_TURNED_AWAY:
+            accepted.close()
+            return
+        self._turned_away.add(accepted)
+        self.loop.call_later(TURNED_AWAY_S, self._close, accepted)
+
+    def _close(self, turned_away: socket.socket) -> None:
+        self._turned_away.discard(turned_away)
+        turned_away.close()
 
     def _look(self) -> None:
         """End what is late, and look again when the next is due."""
