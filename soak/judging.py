@@ -80,7 +80,7 @@ class Fault:
 def unexplained(lines: Iterable[tuple[float, str]], faults: Sequence[Fault], slack: float) -> list[str]:
     """Return the warnings and errors of the journal that no fault accounts for.
 
-    ``lines`` have the time at which they were seen; a fault may still be told ``slack`` seconds after its end.
+    ``lines`` have the time at which they were seen; a fault may be told ``slack`` seconds after its end.
     """
     return [
         text
