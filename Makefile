@@ -1,8 +1,10 @@
 # Thin names for the scripts, which run without make too.
-.PHONY: demo test bench setup deb deb-check test-system
+.PHONY: demo test bench fleet soak setup deb deb-check test-system
 demo: ; @scripts/demo $(if $(KEEP),--keep)
 test: ; @scripts/test
 bench: ; @scripts/bench
+fleet: ; @scripts/fleet
+soak: ; @scripts/soak
 setup: ; @scripts/setup
 deb: ; @scripts/deb
 deb-check: ; @scripts/deb-check

@@ -1,1 +1,1 @@
-"""The agent's real decisions in a fleet of any size, against a model of a cloud of limited capacity: `make fleet`."""
+"""The agent's real decisions in a fleet of any size, against a cloud of limited capacity: `make fleet`."""

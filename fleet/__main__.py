@@ -1,7 +1,7 @@
 """``make fleet``: simulate a fleet's bad days; print what they come to, write them as JSON for the picture.
 
-``--measure`` asks the testbed what it bears and writes the model's parameters; ``--real N`` runs N real agents'
-cycles there and the same in the model, to tell how far the model is off.
+``--measure`` asks the testbed what it bears and writes it down; ``--real N`` runs the cycles of N real agents
+there and the same in the model, to tell how far the model is off.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from agent.core.schedule import COLD_CALLS, Pace, fleet_spread
-from fleet.cloud import Capacity
 from fleet.scenarios import (
     BARBICAN,
     BOOT_S,
@@ -33,6 +32,8 @@ from fleet.simulation import Events, Fleet, Outcome, Simulation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from fleet.cloud import Capacity
 
 TESTBED: Final = Path(__file__).with_name("testbed.json")
 FEWEST_CALLS: Final = 9
@@ -59,13 +60,13 @@ def simulate(scenario: Scenario) -> tuple[Summary, Outcome]:
 
 
 def line(scenario: Scenario, found: Summary) -> str:
-    """Return a scenario's line of the table. Beside each peak over the mean stands what chance alone gives."""
+    """Return a scenario's line. Beside each peak over the mean stands what chance alone gives."""
     left, waves = f" {found.unserved} never" if found.unserved else "", found.waves
     return (
         f"{scenario.name:<24} {scenario.fleet.vps:>9,} {scenario.fleet.calls:>5} {found.last:>6.0f}s"
-        f" {found.peak_1:>7,.0f} {found.peak_10:>6,.0f} {found.queue:>5.1f}s {found.failed:>8,} {found.starved:>6.0f}s |"
-        f" {waves.mean:>7.1f} {waves.peak_1:>5.2f} ({waves.chance_1:.2f}) {waves.peak_10:>5.2f} ({waves.chance_10:.2f})"
-        f" {waves.dispersion:>10.2f}{left}"
+        f" {found.peak_1:>7,.0f} {found.peak_10:>6,.0f} {found.queue:>5.1f}s {found.failed:>8,}"
+        f" {found.starved:>6.0f}s | {waves.mean:>7.1f} {waves.peak_1:>5.2f} ({waves.chance_1:.2f})"
+        f" {waves.peak_10:>5.2f} ({waves.chance_10:.2f}) {waves.dispersion:>10.2f}{left}"
     )
 
 
@@ -92,7 +93,8 @@ def promise(barbican: Capacity) -> Iterator[str]:
             boot = all_of(fleet_of(vps, calls), barbican, hours=1.5)[0]
             found = summary(boot, boot.run())
             kept = "kept" if found.keeps_promise(barbican.rate) else "NOT KEPT"
-            yield f"{vps:>7,} VPSs, {calls:>2} calls: last after {found.last:>4.0f} s, peak {found.peak_10:>4.0f}/s: {kept}"
+            result = f"last after {found.last:>4.0f} s, peak {found.peak_10:>4.0f}/s"
+            yield f"{vps:>7,} VPSs, {calls:>2} calls: {result}: {kept}"
 
 
 def real(agents: int, spread: float | None) -> None:
@@ -104,9 +106,7 @@ def real(agents: int, spread: float | None) -> None:
     with Cloud() as cloud:
         measured = measure.measure(cloud)
         barbican, keystone = (measure.capacity(measured[name]) for name in ("barbican", "keystone"))
-        print(
-            f"the testbed bears {barbican.rate:.0f} requests to Barbican and {keystone.rate:.0f} logins a second"
-        )
+        print(f"borne: {barbican.rate:.0f} requests to Barbican and {keystone.rate:.0f} logins a second")
         jitter = fleet_spread(agents) if spread is None else spread
         pace = Pace(start_jitter=jitter, spread=fleet_spread(agents))
         seen = RealFleet(cloud, agents, pace, BOOT_S, 1200.0).run()
@@ -140,14 +140,23 @@ def measure_testbed() -> None:
             print(f"  {service}: {row}")
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Do what is asked for; without anything, every scenario for 10,000 VPSs."""
+def every(options: argparse.Namespace, barbican: Capacity, keystone: Capacity) -> Iterator[Scenario]:
+    """Yield what is asked for: every scenario with each number of calls, then the reboot without remedies."""
+    size = options.fleet_size or max(1, round(options.vps * BARBICAN.rate / options.capacity))
+    costs = options.calls or (FEWEST_CALLS, COLD_CALLS)
+    for calls in costs:
+        yield from all_of(fleet_of(options.vps, calls, size), barbican, keystone, options.hours)
+    yield from without_remedy(options.vps, costs[0], barbican, options.hours)
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    """Return what is asked for."""
     parser = argparse.ArgumentParser(prog="fleet", description=__doc__)
     parser.add_argument("--vps", type=int, default=10_000)
     parser.add_argument("--calls", type=int, action="append", help="of a cold start; default: 9 and 15")
     parser.add_argument("--capacity", type=float, default=BARBICAN.rate, help="of Barbican, requests/s")
     parser.add_argument(
-        "--fleet-size", type=int, help="what the agents are told; default: so many per 500 requests/s"
+        "--fleet-size", type=int, help="what agents are told; default: VPSs per 500 requests/s"
     )
     parser.add_argument("--hours", type=float, default=4.0, help="to follow each scenario")
     parser.add_argument("--json", type=Path, help="write the runs there, for fleet/draw.py")
@@ -155,32 +164,29 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--measure", action="store_true", help="measure the testbed")
     parser.add_argument("--real", type=int, metavar="N", help="run N real agents on the testbed")
     parser.add_argument("--spread", type=float, help="start jitter of the real agents (s)")
-    options = parser.parse_args(arguments)
-    if options.measure:
-        measure_testbed()
-        return 0
-    if options.real:
-        real(options.real, options.spread)
-        return 0
-    began = time.monotonic()
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Do what is asked for; without anything, every scenario for 10,000 VPSs."""
+    options = parse(arguments)
     barbican = replace(BARBICAN, rate=options.capacity)
     keystone = replace(KEYSTONE, rate=KEYSTONE.rate * options.capacity / BARBICAN.rate)
-    if options.sizes:
-        print(*promise(barbican), sep="\n")
-        return 0
-    size = options.fleet_size or max(1, round(options.vps * BARBICAN.rate / options.capacity))
-    runs = []
-    print(HEAD)
-    for calls in options.calls or (FEWEST_CALLS, COLD_CALLS):
-        fleet = fleet_of(options.vps, calls, size)
-        for scenario in all_of(fleet, barbican, keystone, options.hours):
-            runs.append(drawn(scenario, *simulate(scenario)))
-    for scenario in without_remedy(options.vps, COLD_CALLS, barbican, options.hours):
-        runs.append(drawn(scenario, *simulate(scenario)))
-    print(f"{time.monotonic() - began:.0f} s")
-    if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(runs))
+    if options.measure:
+        measure_testbed()
+    elif options.real:
+        real(options.real, options.spread)
+    elif options.sizes:
+        for told in promise(barbican):
+            print(told, flush=True)
+    else:
+        began = time.monotonic()
+        print(HEAD)
+        runs = [drawn(scenario, *simulate(scenario)) for scenario in every(options, barbican, keystone)]
+        print(f"{time.monotonic() - began:.0f} s")
+        if options.json:
+            options.json.parent.mkdir(parents=True, exist_ok=True)
+            options.json.write_text(json.dumps(runs))
     return 0
 
 

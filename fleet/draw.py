@@ -13,10 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
-
-mpl.use("Agg")
-from matplotlib import pyplot as plt  # noqa: E402  # the back end has to be chosen first
+from matplotlib import pyplot as plt
 
 LOAD, SERVED, CAPACITY, REFUSED = "#2b6cb0", "#2f855a", "#c53030", "#cbd5e0"
 
@@ -31,7 +28,7 @@ def event(axes: Any, run: dict[str, Any]) -> None:
     """Draw the minutes around the cause."""
     at, summary = run["at"], run["summary"]
     width = max(420.0, 1.25 * summary["last"])
-    begin, end = max(0.0, at - 0.15 * width), at + width
+    begin, end = max(0.0, at - 0.25 * width), at + width
     times, load = binned(run["load"], 2)
     refused = binned(run["refused"], 2)[1]
     answered = [a - b for a, b in zip(load, refused, strict=True)]
@@ -69,10 +66,10 @@ def afterwards(axes: Any, run: dict[str, Any]) -> None:
     points = [((t - run["at"]) / 3600, value) for t, value in zip(times, load, strict=True) if t >= settled]
     axes.plot(*zip(*points, strict=True), color=LOAD, linewidth=0.6)
     axes.axhline(waves["mean"] * waves["chance_10"], color="#718096", linewidth=0.9, linestyle="--")
-    axes.set_ylim(0, 1.15 * max(2 * waves["mean"], max(value for _, value in points)))
+    axes.set_ylim(0, 1.15 * max(2 * waves["mean"], *(value for _, value in points)))
     axes.set_ylabel("requests/s in 10 s", fontsize=8)
     axes.set_title(
-        f"the hours after: peak {waves['peak_10']:.2f} × mean (chance: {waves['chance_10']:.2f}),"
+        f"the hours after: peak {waves['peak_10']:.2f} times the mean (chance: {waves['chance_10']:.2f}),"
         f" dispersion {waves['dispersion']:.1f}",
         fontsize=9,
         loc="left",
@@ -91,10 +88,14 @@ def main(source: str, target: str, *calls: str) -> None:
         for axes in (left, right):
             axes.tick_params(labelsize=7)
             axes.spines[["top"]].set_visible(False)
-    rows[0][0].legend(fontsize=7, loc="upper right", frameon=False, ncols=3)
     rows[-1][0].set_xlabel("seconds from the cause", fontsize=8)
     rows[-1][1].set_xlabel("hours from the cause; dashed: the highest that chance alone gives", fontsize=8)
-    figure.tight_layout()
+    named: dict[str, Any] = {}
+    for left in rows[:, 0]:
+        handles, names = left.get_legend_handles_labels()
+        named |= dict(zip(names, handles, strict=True))
+    figure.legend(named.values(), named.keys(), fontsize=8, loc="upper left", frameon=False, ncols=3)
+    figure.tight_layout(rect=(0, 0, 1, 1 - 0.25 / figure.get_figheight()))
     figure.savefig(target, dpi=80, pil_kwargs={"optimize": True})
 
 

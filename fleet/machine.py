@@ -1,4 +1,4 @@
-"""What one agent decides, by its own code: agent/core/rotation.py and schedule.py, which nothing here repeats.
+"""What one agent decides, by its own code: agent/core/rotation.py and schedule.py, not a copy of them.
 
 The simulator and the real fleet both use it. It is what agent/serve/keeper.py does around that code, without
 payloads: one machine per VPS, a reading or a failure in, the seconds to the next cycle out.

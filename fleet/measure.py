@@ -1,7 +1,7 @@
 """What the testbed's Keystone and Barbican bear, alone and when far too much comes: the model's parameters.
 
-Clients in threads, each with one connection, ask again as soon as they are answered. The mix is that of a cold
-cycle: the list, metadata and payload of seven secrets, the list again.
+Clients in threads, each with one connection, ask again as soon as they are answered. The mix is that of a
+cold cycle: the list, metadata and payload of seven secrets, the list again.
 """
 
 from __future__ import annotations
@@ -152,6 +152,6 @@ def _row(one: Borne) -> dict[str, Any]:
 
 
 def capacity(rows: Sequence[dict[str, Any]]) -> Capacity:
-    """Return the model of a service: its throughput under load, and an answer's time less its share of that."""
+    """Return the model of a service: its rate under load, and an answer's time less its share of that."""
     rate = statistics.median(row["rate"] for row in rows if row["clients"] > 1)
     return Capacity(rate=rate, latency=max(0.001, rows[0]["p50"] - 1 / rate))

@@ -125,7 +125,7 @@ def all_of(
 
 
 def without_remedy(vps: int, calls: int, barbican: Capacity = BARBICAN, hours: float = 4.0) -> list[Scenario]:
-    """Return the reboot of a fleet without the jitter that follows from its size, and without what breaks step."""
+    """Return the reboot of a fleet without jitter, and with it but without what breaks its step."""
     bare = Fleet(vps, calls, Pace(), in_step=True)
     spread = replace(bare, pace=replace(pace_of(vps, calls), spread=0.0))
     after = hours * 3600.0

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import heapq
+import math
 import random
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
@@ -33,10 +34,9 @@ LIST: Final = 1
 class Fleet:
     """How many VPSs there are, how they are paced, and what a cycle costs.
 
-    ``calls`` are a cold start's requests to Barbican: one for the list, the others ``together`` at a time.
+    ``calls`` are a cold start's requests to Barbican: one for the list, then ``together`` at a time.
     ``names`` is how many secrets the machine decides over. ``cycle`` is fetch's time for a cycle and
-    ``token`` a token's life (s). ``in_step`` leaves out what breaks a fleet's step after a start, a failure or
-    a signal, for comparison.
+    ``token`` a token's life (s). ``in_step`` leaves out what breaks a fleet's step, for comparison.
     """
 
     vps: int
@@ -165,8 +165,11 @@ class Simulation:
         if events.boot is not None:
             boot = self._uniform(0.0, events.boot)
             return _Vps(boot + schedule.first(pace, self._uniform), boot)
-        due = self._uniform(0.0, pace.poll_interval)
-        vps = _Vps(due, due - pace.poll_interval)
+        # of the intervals that a moment falls into the longer ones are the more likely
+        least, most = 1 - schedule.POLL_JITTER, 1 + schedule.POLL_JITTER
+        interval = pace.poll_interval * math.sqrt(self._uniform(least**2, most**2))
+        due = self._uniform(0.0, interval)
+        vps = _Vps(due, due - interval)
         vps.token = self._uniform(0.0, self._fleet.token)
         vps.generation = 0
         vps.machine.read(self._generations.new[0], vps.since, pace, self._uniform)

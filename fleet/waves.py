@@ -1,4 +1,4 @@
-"""Whether a load has waves: a comparison with what chance alone does to calls that know nothing of each other.
+"""Whether a load has waves: a comparison with what chance does to calls that know nothing of each other.
 
 Such calls are a Poisson process: in windows of one length their counts have a variance equal to their mean,
 and the highest count of many windows is known. A fleet in step has a far greater variance.
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 MOST_DISPERSION: Final = 2.0
-"""Variance over mean of the counts in 10 s from which on there are waves. A cold fleet in step has 100 and more."""
+"""Variance over mean of the counts in 10 s from which on there are waves: a fleet in step has 40."""
 
 
 @dataclass(frozen=True, slots=True)
 class Waves:
-    """The load afterwards: its mean, its peak over the mean in windows of 1 s and 10 s, and the same by chance.
+    """The load afterwards: its mean, its peak over that in windows of 1 s and 10 s, and the same by chance.
 
     ``dispersion`` is variance over mean of the counts in 10 s; chance gives 1.
     """
@@ -54,9 +54,9 @@ def waves(load: Sequence[int]) -> Waves:
 
 
 def highest_by_chance(mean: float, windows: int) -> int:
-    """Return the highest count that one expects in so many windows of a Poisson process.
+    """Return the highest count that one expects in so many windows of a Poisson process of mean above 0.
 
-    It is the least count which is exceeded in fewer than half a window.
+    It is the highest count that at least half a window is expected to reach.
     """
     count = int(mean)
     # the tail is summed from far out inwards, where its terms are small, so that nothing is cancelled

@@ -15,6 +15,7 @@ import signal
 import sys
 import time
 from collections import Counter
+from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -48,6 +49,7 @@ poll_interval = "1s"
 previous_grace = "10s"
 backoff_cap = "4s"
 """
+COUNTERS: Final = re.compile(r"^vps_secrets_((?:cycles|calls)_total\S*) (\d+)$", re.MULTILINE)
 AWAY: Final = r"failed( \(HTTP \d+\))?: "
 """A cycle that failed, whatever its step: which one depends on where it was when its cloud went away."""
 
@@ -84,11 +86,11 @@ class Soak:
             self._refresh_until(min(began + every, self._watching.began + seconds))
 
     def _refresh_until(self, end: float) -> None:
-        """Ask for a cycle a second, which is as often as the agent takes it."""
+        """Ask for a cycle a second, which is as often as the agent takes it: sooner it answers 429."""
         while (left := end - time.monotonic()) > 0:
-            self._agent.ask_control("/v1/refresh", "POST")
-            self.done["refresh"] += 1
-            time.sleep(min(1.0, left))
+            answer = self._agent.ask_control("/v1/refresh", "POST")
+            self.done["refresh"] += answer.status == HTTPStatus.OK
+            time.sleep(min(0.1, left))
 
     def result(self) -> dict[str, object]:
         """Return everything that was seen, for the judgement and the picture."""
@@ -98,9 +100,7 @@ class Soak:
             "faults": [[fault.name, fault.begin, fault.end] for fault in self.faults],
             "done": dict(self.done),
             "told": dict(self._clients.told),
-            "counters": dict(
-                re.findall(r"^vps_secrets_((?:cycles|calls)_total\S*) (\d+)$", metrics, re.MULTILINE)
-            ),
+            "counters": dict(COUNTERS.findall(metrics)),
             "unexplained": unexplained(self._watching.lines, self.faults, SLACK_S),
             "warnings": sum("warning:" in line[1].lower() for line in self._watching.lines),
         }
@@ -195,9 +195,8 @@ def verdict(found: dict[str, object]) -> bool:
     assert isinstance(told, dict)  # noqa: S101  # as above
     wrong = {what: count for what, count in told.items() if what.startswith(("WRONG", "failed"))}
     print(f"done: {found['done']}; clients: {told}")
-    print(
-        f"agent: {found['counters']}; CPU of serve and its fetch processes {samples[-1]['cpu'] - samples[0]['cpu']:.1f} s"
-    )
+    spent = samples[-1]["cpu"] - samples[0]["cpu"]
+    print(f"agent: {found['counters']}; CPU of serve and its fetch processes {spent:.1f} s")
     print(f"{found['warnings']} warnings, unexplained: {found['unexplained'] or 'none'}")
     if wrong:
         print(f"WRONG answers or failed requests: {wrong}")
@@ -208,10 +207,11 @@ def main(arguments: list[str] | None = None) -> int:
     """Run, judge, and write what was seen where asked for."""
     parser = argparse.ArgumentParser(prog="soak", description=__doc__)
     parser.add_argument("--minutes", type=float, default=30.0)
-    parser.add_argument("--every", type=float, default=20.0, metavar="SECONDS", help="between two events")
+    parser.add_argument("--every", type=float, default=30.0, metavar="SECONDS", help="between two events")
     parser.add_argument("--watchers", type=int, default=10)
     parser.add_argument("--json", type=Path, help="write every sample there")
     options = parser.parse_args(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # in order: the agent and the testbed end too
     truth = Truth()
     with contextlib.ExitStack() as stack:
         cloud = stack.enter_context(Cloud(Options(token_expiration=TOKEN_S)))

@@ -9,7 +9,7 @@ import socket
 import threading
 import time
 from collections import Counter
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Self
 
 from tests.integration.running import UnixConnection
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Truth:
-    """The values that a reader may get: of each name the last two, since a rotation takes a cycle to arrive."""
+    """The values that a reader may get: of each name the last two, for a rotation takes a cycle to arrive."""
 
     def __init__(self) -> None:
         self._values: dict[str, tuple[bytes, ...]] = {}
@@ -51,7 +51,7 @@ class Clients:
             *(threading.Thread(target=self._forever, args=(self._watch,)) for _ in range(watchers)),
         ]
 
-    def __enter__(self) -> Clients:
+    def __enter__(self) -> Self:
         for thread in self._threads:
             thread.start()
         return self

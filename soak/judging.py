@@ -44,7 +44,8 @@ class Verdict:
     def __str__(self) -> str:
         verdict = "flat" if self.is_flat else "NOT FLAT"
         bound = f"at most {self.bound:g}"
-        return f"{self.name:<12} {self.first:7.2f} to {self.last:7.2f}, growth {self.growth:+.2f} ({bound}): {verdict}"
+        span = f"{self.first:7.2f} to {self.last:7.2f}"
+        return f"{self.name:<12} {span}, growth {self.growth:+.2f} ({bound}): {verdict}"
 
 
 def trend(name: str, bound: float, times: Sequence[float], values: Sequence[float]) -> Verdict:
@@ -61,13 +62,13 @@ def trend(name: str, bound: float, times: Sequence[float], values: Sequence[floa
 
 
 def at_rest(name: str, before: Sequence[float], after: Sequence[float]) -> Verdict:
-    """Return what is left over at the end. A cycle under way has a process and its pipes: the least counts."""
+    """Return what is left at the end. A cycle under way has a process and its pipes: the least counts."""
     return Verdict(name, min(before), min(after), min(after) - min(before), 0.0)
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """Something that was done to the agent or its cloud from ``begin`` to ``end`` (s), and what may be said."""
+    """Something that was done to the agent or its cloud from ``begin`` to ``end`` (s)."""
 
     name: str
     begin: float
@@ -79,7 +80,7 @@ class Fault:
 def unexplained(lines: Iterable[tuple[float, str]], faults: Sequence[Fault], slack: float) -> list[str]:
     """Return the warnings and errors of the journal that no fault accounts for.
 
-    ``lines`` have the time at which they were seen; ``slack`` is how much later (s) a fault may still be told.
+    ``lines`` have the time at which they were seen; a fault may be told ``slack`` seconds after its end.
     """
     return [
         text

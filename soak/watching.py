@@ -7,7 +7,7 @@ import re
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Self
 
 if TYPE_CHECKING:
     from tests.integration.running import Agent
@@ -31,7 +31,7 @@ class Watching:
         self.lines: Final[list[tuple[float, str]]] = []
         self._seen = 0
 
-    def __enter__(self) -> Watching:
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 
@@ -76,7 +76,7 @@ def used(pid: int) -> dict[str, float]:
     return {
         "resident": int(status["VmRSS"].split()[0]) / 1024,
         "anonymous": int(status["RssAnon"].split()[0]) / 1024,
-        "descriptors": len(os.listdir(f"/proc/{pid}/fd")),
+        "descriptors": sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir()),
         "threads": int(status["Threads"]),
         "children": len(children),
         "cpu": sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK"),

@@ -6,6 +6,7 @@ import signal
 import stat
 import subprocess
 import sys
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -315,3 +316,27 @@ def test_a_pair_waits_until_it_is_whole(faulty: Faulty) -> None:
     assert faulty.agent.status()["nextAttemptIn"] <= 2.1
     faulty.world.entries = faulty.world.entries[1:]
     faulty.agent.until(lambda: faulty.agent.get("/v1/secrets/A").body == b"canary-two")
+
+
+def test_the_poll_after_a_refresh_comes_anywhere_in_its_interval() -> None:
+    """A fleet that was told something together must not poll together ever after."""
+    made = Faulty('[rotation]\npoll_interval = "1000s"\n' + GRANT)
+    with made.agent as agent:
+        agent.start().until_ready()
+        waits = []
+        for _ in range(12):
+            made.again()
+            waits.append(agent.status()["nextAttemptIn"])
+        assert min(waits) < 890  # a settled poll comes after 900 s at least; 12 in a row by chance: 1e-11
+        assert max(waits) <= 1000
+
+
+def test_polls_that_follow_each_other_keep_their_interval() -> None:
+    """What is spread once needs no more; else polls would cost twice as much."""
+    made = Faulty('[rotation]\npoll_interval = "2s"\n' + GRANT)
+    with made.agent as agent:
+        agent.start().until_ready()
+        agent.until(lambda: agent.status()["cycles"]["total"] >= 2)
+        began = time.monotonic()
+        agent.until(lambda: agent.status()["cycles"]["total"] >= 8, 60.0)
+        assert time.monotonic() - began > 9.0  # six intervals of 1.8 s at least; else 7.5 s on average

@@ -1,0 +1,116 @@
+"""fleet/: the model's queue, its machines and its measures; and a small fleet through every bad day."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from agent.core.schedule import Pace
+from fleet import scenarios
+from fleet.cloud import AWAY, Capacity, Service
+from fleet.machine import Generations, Machine
+from fleet.scenarios import all_of, fleet_of, most, summary, without_remedy
+from fleet.simulation import Events, Fleet, Simulation
+from fleet.waves import highest_by_chance, waves
+
+FLEET = 500
+MORE = ((20.0, 3), (20.5, 1), (23.0, 1))
+SMALL = Capacity(rate=25.0)
+"""For 500 VPSs what 500/s is for 10,000."""
+
+
+def test_a_service_answers_in_order_at_its_rate() -> None:
+    """Each request takes its share of the rate, and waits for those before it."""
+    service = Service(Capacity(rate=10.0, latency=0.5), 60.0)
+    answered = [service.ask(now, requests) for now, requests in ((1.0, 1), (1.0, 4), (30.0, 1))]
+    assert [when for when, _ in answered] == pytest.approx([1.6, 2.0, 30.6])
+    assert [failure for _, failure in answered] == [None, None, None]
+    assert (service.load[1], service.load[30], sum(service.load)) == (5, 1, 6)
+    assert service.longest_queue == pytest.approx(0.1)
+
+
+def test_a_service_that_is_away_refuses_and_one_that_is_full_says_503() -> None:
+    """Neither costs it anything."""
+    service = Service(Capacity(rate=1.0, queue=2.0, retry_after=30.0, outage=(10.0, 20.0)), 60.0)
+    assert service.ask(10.0, 1)[1] is AWAY
+    (taken, _), (told, full), (later, _) = (service.ask(now, requests) for now, requests in MORE)
+    assert [taken, told, later] == pytest.approx([23.02, 20.52, 24.02])
+    assert full is not None
+    assert (full.status, full.retry_after, sum(service.refused)) == (503, 30.0, 2)
+
+
+def test_a_machine_decides_as_the_agent_does() -> None:
+    """It publishes what it reads, keeps it on a failure, and knows what needs no reading."""
+    generations, machine, uniform = Generations(3, 2), Machine(), random.Random(1).uniform
+    assert not machine.knows(generations.known[0], 0.0)
+    assert machine.read(generations.new[0], 5.0, Pace(), uniform) <= 900.0
+    assert machine.held == generations.facts[0]
+    assert machine.knows(generations.known[0], 6.0)
+    assert machine.fail(AWAY, 10.0, Pace(), uniform) <= 3.0
+    assert (machine.held, machine.confirmed, machine.failures) == (generations.facts[0], 5.0, 1)
+    assert not machine.knows(generations.known[1], 11.0)
+    machine.read(generations.new[1], 12.0, Pace(), uniform)
+    assert (machine.held, machine.confirmed, machine.failures) == (generations.facts[1], 12.0, 0)
+
+
+def test_what_chance_gives_is_no_wave_and_a_fleet_in_step_is() -> None:
+    """Calls that know nothing of each other, against calls that come in every second minute only."""
+    draw = random.Random(3)
+    chance = [sum(draw.random() < 0.1 for _ in range(100)) for _ in range(3000)]
+    found = waves(chance)
+    assert not found.are_there
+    assert found.mean == pytest.approx(10.0, rel=0.05)
+    assert found.peak_10 == pytest.approx(found.chance_10, rel=0.15)
+    step = waves([2 * load if second // 60 % 2 else 0 for second, load in enumerate(chance)])
+    assert step.are_there
+    assert step.dispersion > 50
+
+
+def test_the_highest_count_by_chance() -> None:
+    """Against the Poisson distribution's own sums: P(X > 4) = 0.0037 and P(X > 3) = 0.019 at a mean of 1."""
+    assert highest_by_chance(1.0, 100) == 4
+    assert highest_by_chance(1.0, 20) == 3
+
+
+def test_the_highest_mean_of_any_window() -> None:
+    """Windows overlap: it does not matter where they begin."""
+    assert most([0, 0, 9, 3, 0, 0], 1) == 9
+    assert most([0, 0, 9, 3, 0, 0], 2) == 6
+
+
+@pytest.mark.parametrize("calls", [9, 15])
+def test_a_small_fleet_keeps_its_promises(calls: int) -> None:
+    """500 VPSs and a Barbican for so many, through every scenario: the peak fits, no waves are left."""
+    for scenario in all_of(fleet_of(FLEET, calls, 10_000), SMALL, Capacity(rate=10.0), hours=1.5):
+        found = summary(scenario, scenario.run())
+        assert found.unserved == 0, scenario.name
+        assert found.peak_10 <= 1.2 * SMALL.rate, scenario.name  # of so few, chance makes more of a peak
+        assert not found.waves.are_there, scenario.name
+        assert found.queue < 5.0, scenario.name
+        if scenario.name in {"boot", "beacon"} and calls == 9:
+            assert found.last <= scenarios.WITHIN_S
+
+
+def test_without_the_remedies_the_same_fleet_does_not() -> None:
+    """The measures can fail: no jitter is an overload, and polls in step are waves."""
+    bare, in_step = (
+        summary(scenario, scenario.run()) for scenario in without_remedy(FLEET, 9, SMALL, hours=1.5)
+    )
+    assert bare.failed > FLEET
+    assert bare.peak_10 > 2 * SMALL.rate
+    assert in_step.waves.are_there
+    assert not in_step.keeps_promise(SMALL.rate)
+
+
+def test_whoever_is_not_answered_in_time_comes_again() -> None:
+    """A cycle's time is bounded, and what the service does for it afterwards is in vain."""
+    fleet = Fleet(20, 9, Pace(), cycle=5.0)
+    slow = Simulation(fleet, Events(boot=0.0), Capacity(100.0), Capacity(2.0), 600.0).run()
+    assert slow.failed > 0
+    assert sum(slow.barbican.load) > 20 * 9
+    patient = Simulation(
+        Fleet(20, 9, Pace(), cycle=300.0), Events(boot=0.0), Capacity(100.0), Capacity(2.0), 600.0
+    ).run()
+    assert (patient.failed, patient.unserved) == (0, 0)
+    assert max(patient.served) == pytest.approx(90.0, abs=3.0)
