@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from agent.serve.state import State
 
 NAME: Final = "control"
+WHOLE_MONTH_S: Final = 60.0
+"""A month that is counted from its first minute on is counted whole: clocks drift against each other."""
 METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -195,7 +197,7 @@ def _budget(state: State) -> dict[str, object]:
     return {
         "month": datetime.fromtimestamp(month.month.start, UTC).strftime("%Y-%m"),
         "countedSince": _date(month.since),
-        "wholeMonth": month.since == month.month.start,
+        "wholeMonth": month.since - month.month.start < WHOLE_MONTH_S,
         "calls": round(month.calls),
         "callsPerMonth": settings.calls_per_month,
         "projectedCalls": round(month.projected_calls),
