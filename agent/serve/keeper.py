@@ -132,7 +132,7 @@ class Keeper:
         """Wait for a refresh or the next attempt, and do what is due on the way."""
         wait = min(self._housekeep(), self._due - clock.boot(), LONGEST_WAIT_S)
         try:
-            async with asyncio.timeout(max(0.0, wait)):
+            async with asyncio.timeout(clock.loop_seconds(max(0.0, wait))):
                 await self._wake.wait()
         except TimeoutError:
             pass

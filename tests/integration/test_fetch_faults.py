@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from tests.fakes.cloud import Handler
+    from tests.fakes.handler import AnsweringHandler
 
 TRANSIENT, DENIED = Fault.TRANSIENT, Fault.DENIED
 
@@ -123,7 +123,7 @@ def test_a_token_of_another_credential_is_not_used(cloud: FakeCloud, tmp_path: P
     assert ran.reply.calls == {"keystone": 1, "barbican": 1}
 
 
-Case = tuple[str, "Callable[[Handler], None]", Step, Fault, int | None]
+Case = tuple[str, "Callable[[AnsweringHandler], None]", Step, Fault, int | None]
 CASES: dict[str, Case] = {
     "keystone 401": ("keystone", faults.refused(401), Step.KEYSTONE, DENIED, 401),
     "keystone 403": ("keystone", faults.refused(403), Step.KEYSTONE, TRANSIENT, 403),
@@ -188,7 +188,7 @@ def test_an_answer_that_is_wrong(cloud: FakeCloud, tmp_path: Path, case: Case) -
 @pytest.mark.parametrize("fault", [faults.hanging, faults.dripping], ids=["hanging", "dripping"])
 @pytest.mark.parametrize("part", ["keystone", "/containers/", "/payload"])
 def test_the_time_is_bounded(
-    cloud: FakeCloud, tmp_path: Path, part: str, fault: Callable[[Handler], None]
+    cloud: FakeCloud, tmp_path: Path, part: str, fault: Callable[[AnsweringHandler], None]
 ) -> None:
     """A service that never ends its answer costs the cycle, and the reply says what was waited for."""
     cloud.add(f"{VPS}/JWT_SECRET")
@@ -413,7 +413,7 @@ def test_double_names_are_read_only_when_asked(cloud: FakeCloud, tmp_path: Path)
 def on_payload(cloud: FakeCloud, action: Callable[[], object]) -> None:
     """Let something happen between the first reading of the container and the second."""
 
-    def fault(handler: Handler) -> None:
+    def fault(handler: AnsweringHandler) -> None:
         del cloud.faults["/payload"]
         action()
         cloud.barbican(handler)
@@ -471,7 +471,7 @@ def test_the_second_reading_counts(cloud: FakeCloud, tmp_path: Path) -> None:
     ],
 )
 def test_one_secret_that_cant_be_read(
-    cloud: FakeCloud, tmp_path: Path, part: str, fault: Callable[[Handler], None], reason: Unread | None
+    cloud: FakeCloud, tmp_path: Path, part: str, fault: Callable[[AnsweringHandler], None], reason: Unread | None
 ) -> None:
     """The others are read all the same, and the reason is told."""
     bad, good = cloud.add(f"{VPS}/A"), cloud.add(f"{VPS}/B")

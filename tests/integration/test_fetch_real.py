@@ -18,8 +18,8 @@ from agent.core.rotation import Unread
 from provisioning.accounts import RUNTIME_RULES
 from provisioning.secrets import DEMO_NAMES, Entry, generate_value
 from tests.cloud.cloud import Account, Cloud
-from tests.fakes.counting import CountingProxy
 from tests.fakes.fetching import Fetch, Ran
+from tests.fakes.proxy import FaultProxy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -74,8 +74,8 @@ def test_seven_secrets_and_what_they_cost(cloud: Cloud, tmp_path: Path) -> None:
     """First cycle: a login and 2k + 4 at most; quiet: exactly one; after one rotation: six at most."""
     made = make(cloud, tmp_path, DEMO_NAMES)
     with (
-        CountingProxy(cloud.auth_url) as keystone,
-        CountingProxy(cloud.testbed.places.barbican_url) as barbican,
+        FaultProxy(cloud.auth_url) as keystone,
+        FaultProxy(cloud.testbed.places.barbican_url) as barbican,
     ):
         text = made.fetch.config.read_text().replace(cloud.auth_url, keystone.url)
         made.fetch.config.write_text(text.replace("[app]", f'endpoint_override = "{barbican.url}"\n[app]'))
