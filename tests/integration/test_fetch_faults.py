@@ -471,7 +471,11 @@ def test_the_second_reading_counts(cloud: FakeCloud, tmp_path: Path) -> None:
     ],
 )
 def test_one_secret_that_cant_be_read(
-    cloud: FakeCloud, tmp_path: Path, part: str, fault: Callable[[AnsweringHandler], None], reason: Unread | None
+    cloud: FakeCloud,
+    tmp_path: Path,
+    part: str,
+    fault: Callable[[AnsweringHandler], None],
+    reason: Unread | None,
 ) -> None:
     """The others are read all the same, and the reason is told."""
     bad, good = cloud.add(f"{VPS}/A"), cloud.add(f"{VPS}/B")

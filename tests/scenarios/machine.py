@@ -3,8 +3,10 @@
 ``python -m tests.scenarios.machine --config PATH [--clocks PATH]``, its directory being the configuration's.
 Both programs are the real ones, forked from this process, which has imported them: a restart then costs
 milliseconds, and kills fall into their work instead of into Python's imports. Sockets, descriptors and
-messages are as sd_listen_fds(3) and sd_notify(3) say. Each start is told on standard output, as ``serve PID``
-or ``fetch PID``. The end of standard input ends it all.
+messages are as sd_listen_fds(3) and sd_notify(3) say.
+
+Standard input takes ``SIGNAL PROGRAM`` (``KILL serve``, ``HUP serve``, ``KILL fetch``); its end ends it all.
+Standard output tells each start, ``started serve``, and each signal, ``sent serve COUNT``: to how many.
 """
 
 from __future__ import annotations
@@ -70,8 +72,7 @@ class Machine:
         self._store = DescriptorStore(config.parent / "notify")
         self._doors = {name: _listen(config.parent / f"{name}.sock") for name in ("app", "control")}
         self._fetch = _listen(config.parent / "fetch.sock")
-        self._children: set[int] = set()
-        self._serve = 0
+        self._children: dict[int, str] = {}
 
     def run(self) -> None:
         """Run until standard input ends."""
@@ -84,10 +85,10 @@ class Machine:
             self._start_serve()
             while True:
                 ready = {key.fileobj for key, _ in selector.select()}
-                if 0 in ready:
-                    break
                 if wake in ready:
                     os.read(wake, 4096)
+                if 0 in ready and not self._obey():
+                    break
                 self._store.take_all()  # before a successor starts: it gets all that was sent
                 self._reap()
                 if self._fetch in ready:
@@ -98,10 +99,20 @@ class Machine:
     def _reap(self) -> None:
         with contextlib.suppress(ChildProcessError):
             while pid := os.waitpid(-1, os.WNOHANG)[0]:
-                self._children.discard(pid)
-                if pid == self._serve:
+                if self._children.pop(pid) == "serve":
                     self._store.take_all()
                     self._start_serve()
+
+    def _obey(self) -> bool:
+        """Send the signals that are asked for; only a process that was not waited for yet gets one."""
+        orders = os.read(0, 4096).decode()
+        for order in orders.splitlines():
+            name, program = order.split()
+            found = [pid for pid, what in self._children.items() if what == program]
+            for pid in found:
+                os.kill(pid, signal.Signals[f"SIG{name}"])
+            _tell(f"sent {program} {len(found)}")
+        return bool(orders)
 
     def _start_serve(self) -> None:
         named = [*((name, listener.fileno()) for name, listener in self._doors.items()), *self._store.kept]
@@ -117,23 +128,22 @@ class Machine:
                 Clocks(self._clocks).install()
             return serve_program.main(["--config", str(self._config)])
 
-        self._serve = self._fork(program, FIRST, [fd for _, fd in named])
-        _tell("serve", self._serve)
+        self._fork("serve", program, FIRST, [fd for _, fd in named])
 
     def _start_fetch(self) -> None:
         with contextlib.suppress(BlockingIOError):
             connection, _ = self._fetch.accept()
             with connection:
-                end = connection.fileno()
-                pid = self._fork(lambda: fetch_program.main(["--config", str(self._config)]), 0, [end, end])
-            _tell("fetch", pid)
+                ends = [connection.fileno()] * 2
+                self._fork("fetch", lambda: fetch_program.main(["--config", str(self._config)]), 0, ends)
 
-    def _fork(self, program: Callable[[], int], first: int, fds: Sequence[int]) -> int:
+    def _fork(self, name: str, program: Callable[[], int], first: int, fds: Sequence[int]) -> None:
         """Run a program in a process that has these descriptors, from ``first`` on, and standard error."""
         pid = os.fork()
         if pid:
-            self._children.add(pid)
-            return pid
+            self._children[pid] = name
+            _tell(f"started {name}")
+            return
         status = 70
         try:
             signal.set_wakeup_fd(-1)
@@ -161,8 +171,8 @@ def _listen(path: Path) -> socket.socket:
     return listener
 
 
-def _tell(what: str, pid: int) -> None:
-    sys.stdout.write(f"{what} {pid}\n")
+def _tell(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
     sys.stdout.flush()
 
 

@@ -100,8 +100,10 @@ class Reader:
         )
 
     def _run(self) -> None:
-        while not self._over.wait(0.03):
-            for what in (*self._names, "bundle"):
+        ended = False
+        while not ended:
+            ended = self._over.wait(0.03)
+            for what in (*self._names, "bundle"):  # also once more at the end: how it ends is in the table
                 self.reads.append(self.read(what))
 
     @contextlib.contextmanager

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from typing import IO, TYPE_CHECKING, Any, Self
 
 from tests.fakes import faults
@@ -37,12 +38,12 @@ WAIT_S = 60.0
 
 
 class Machine(Agent):
-    """The agent under the stand-in for systemd. ``pids`` are those of the last serve and the last fetch."""
+    """The agent under the stand-in for systemd. ``started`` counts serve and fetch, ``sent`` signals."""
 
     def __init__(self, configuration: Callable[[Path], str], factor: float) -> None:
         super().__init__(configuration)
-        self.pids: dict[str, int] = {}
-        self.starts: dict[str, int] = {"serve": 0, "fetch": 0}
+        self.started: Counter[str] = Counter()
+        self.sent: Counter[str] = Counter()
         self._clock_file = self.directory / "clocks"
         self.clocks = Clocks(self._clock_file, factor)
 
@@ -64,9 +65,23 @@ class Machine(Agent):
     def _listen(self, told: IO[bytes]) -> None:
         with told:
             for line in told:
-                what, pid = line.decode().split()
-                self.pids[what] = int(pid)
-                self.starts[what] += 1
+                what, program, *count = line.decode().split()
+                if what == "started":
+                    self.started[program] += 1
+                else:
+                    self.sent[program] += int(count[0])
+                    self.sent["orders"] += 1
+
+    def send(self, name: str, program: str = "serve") -> int:
+        """Send a signal such as KILL to a program; return how many processes got it."""
+        assert self.process is not None
+        assert self.process.stdin is not None
+        before = self.sent[program]
+        orders = self.sent["orders"]
+        self.process.stdin.write(f"{name} {program}\n".encode())
+        self.process.stdin.flush()
+        self.until(lambda: self.sent["orders"] > orders, WAIT_S)
+        return self.sent[program] - before
 
     def __exit__(self, *exit_: object) -> None:
         if self.process is not None:
@@ -114,6 +129,13 @@ class Scenario:
         fetch = f'[fetch]\nsocket = "{directory}/fetch.sock"\ntimeout = "4s"\nconnect_timeout = "2s"\n'
         text = text.replace(self.cloud.auth_url, self.keystone.url).replace("[app]", f"{keystone}[app]")
         return f"{text}{fetch}{self._settings}{grant}"
+
+    def reload(self, change: Callable[[str], str] = lambda text: text) -> None:
+        """Write the configuration anew, changed, and have the agent load it; it reads Barbican then."""
+        self.machine.write(change(self._configuration(self.machine.directory)))
+        cycles = self.status()["cycles"]["total"]
+        self.machine.send("HUP")
+        self.until(lambda: self.status()["cycles"]["total"] > cycles)
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as stack:
