@@ -81,6 +81,7 @@ def status(content: dict[str, Any]) -> Iterator[str]:
             "cycles",
             f"{total}, of them {failed} failed, {in_a_row} in a row",
         ),
+        ("credential", f"expires {content.get('credentialExpires') or 'never, or Keystone does not tell'}"),
         ("memory", _memory(memory)),
         ("watchers", str(content.get("watchers"))),
     )

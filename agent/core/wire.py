@@ -81,6 +81,7 @@ class Reply:
 
     ``payloads`` has one for each version read. ``foreign`` are entries that were refused, for people.
     ``calls`` counts HTTP requests per service; ``timings`` are in seconds per phase.
+    ``credential_expires`` is Unix time (s), None for never or unknown.
     """
 
     nonce: str
@@ -93,6 +94,7 @@ class Reply:
     calls: Mapping[str, int] = field(default_factory=dict)
     timings: Mapping[str, float] = field(default_factory=dict)
     token_state: bytes = field(default=b"", repr=False)
+    credential_expires: float | None = None
 
 
 def remaining(untrusted_prefix: bytes, bounds: Bounds = REPLY) -> int:
@@ -142,6 +144,7 @@ def encode_reply(reply: Reply) -> bytes:
         "calls": dict(reply.calls),
         "timings": dict(reply.timings),
         "tokenState": len(reply.token_state),
+        "credentialExpires": reply.credential_expires,
     }
     read = reply.reading.read if reply.reading else {}
     return _frame(REPLY, header, (reply.token_state, *(reply.payloads[version] for version in read)))
@@ -216,6 +219,7 @@ def _reply(untrusted_header: bytes, body: bytes, request: Request, vps_id: str, 
         (
             *("nonce", "vpsId", "container", "reading", "failure"),
             *("foreign", "calls", "timings", "tokenState"),
+            "credentialExpires",
         ),
     )
     if header["nonce"] != request.nonce:
@@ -243,6 +247,7 @@ def _reply(untrusted_header: bytes, body: bytes, request: Request, vps_id: str, 
         _calls(header["calls"]),
         _timings(header["timings"]),
         token_state,
+        wire_fields.moment(header["credentialExpires"], "credentialExpires"),
     )
 
 

@@ -19,7 +19,8 @@ FAILURE_CHARACTERS: Final = 500
 CONTENT_TYPE_CHARACTERS: Final = 128
 MOST_RETRY_AFTER: Final = 30 * 86_400.0
 _FULL_NAME_CHARACTERS: Final = 300
-_LAST_TIME: Final = 253_402_300_799.0  # the end of the year 9999 as Unix time
+LAST_TIME: Final = 253_402_300_799.0
+"""The end of the year 9999 as Unix time."""
 
 
 def reading_out(vps_id: str, reading: Reading) -> dict[str, object]:
@@ -96,9 +97,14 @@ def facts_in(untrusted: object, vps_id: str) -> Facts:
         version(members["version"]),
         strict.whole(members["size"], "size", MOST_PAYLOAD),
         strict.text(members["contentType"], "contentType", CONTENT_TYPE_CHARACTERS),
-        strict.number(members["created"], "created", _LAST_TIME),
-        None if members["expires"] is None else strict.number(members["expires"], "expires", _LAST_TIME),
+        strict.number(members["created"], "created", LAST_TIME),
+        moment(members["expires"], "expires"),
     )
+
+
+def moment(untrusted: object, what: str) -> float | None:
+    """Return a Unix time (s) or None, or raise MalformedError."""
+    return None if untrusted is None else strict.number(untrusted, what, LAST_TIME)
 
 
 def failure_out(failure: Failure) -> dict[str, object]:

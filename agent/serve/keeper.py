@@ -213,6 +213,8 @@ class Keeper:
             health.calls[service] = health.calls.get(service, 0) + calls
         health.timings = dict(reply.timings)
         health.foreign = tuple(reply.foreign)
+        if reply.failure is None or reply.credential_expires is not None:
+            health.credential_expires = reply.credential_expires
 
     def _until_next(self, step: rotation.Step, now: rotation.Moment) -> float:
         """Return in how many seconds to read again after a cycle that Barbican answered."""

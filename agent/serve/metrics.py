@@ -44,6 +44,10 @@ def _lines(state: State) -> Iterator[str]:
         ("watchers", "Clients that wait for a change", float(traffic.watchers)),
         ("last_cycle_seconds", "How long the last cycle took", health.last_cycle or 0.0),
     )
+    expires = health.credential_expires
+    if expires is not None:
+        yield from _head("credential_expires_timestamp_seconds", "When the credential expires", "gauge")
+        yield f"{_PREFIX}credential_expires_timestamp_seconds {expires:.0f}"
     for name, text, value in gauges:
         yield from _head(name, text, "gauge")
         yield f"{_PREFIX}{name} {value:g}"

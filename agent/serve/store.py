@@ -44,6 +44,7 @@ class Health:
     foreign: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     configuration_error: str | None = None
+    credential_expires: float | None = None  # Unix time (s); None: never, or unknown
 
 
 class Store:

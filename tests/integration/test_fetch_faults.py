@@ -19,7 +19,7 @@ from agent.core.errors import Fault, Step
 from agent.core.rotation import Entry, Unread
 from agent.core.secret import SecretName, Version
 from tests.fakes import faults
-from tests.fakes.cloud import VPS, FakeCloud
+from tests.fakes.cloud import VPS, FakeCloud, Handler
 from tests.fakes.fetching import Fetch
 from tests.fakes.tls import tls_context
 
@@ -414,6 +414,7 @@ def on_payload(cloud: FakeCloud, action: Callable[[], object]) -> None:
     """Let something happen between the first reading of the container and the second."""
 
     def fault(handler: AnsweringHandler) -> None:
+        assert isinstance(handler, Handler)
         del cloud.faults["/payload"]
         action()
         cloud.barbican(handler)

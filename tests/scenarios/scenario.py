@@ -1,7 +1,7 @@
 """The runner: one VPS on a real Keystone and Barbican, with a proxy in front of each, through a bad day.
 
 The agent runs as under systemd (tests/scenarios/machine.py), by clocks that hurry through its waits. A reader
-writes down what the application sees; at the end the table goes to build/scenarios and its summary is printed.
+writes down what the application sees; in the end the table goes to build/scenarios, its summary is printed.
 """
 
 from __future__ import annotations

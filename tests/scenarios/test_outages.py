@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING
 
 from provisioning.secrets import DEMO_NAMES, generate_value
@@ -21,7 +22,7 @@ def ages_are_true(day: Scenario, factor: float) -> bool:
     """Tell whether every age grew as the time did, or began anew with a cycle that was good."""
     reads = [read for read in day.reader.reads if read.age is not None and read.what != "bundle"]
     wrong = 0
-    for former, later in zip(reads, reads[1:], strict=False):
+    for former, later in itertools.pairwise(reads):
         assert former.age is not None
         assert later.age is not None
         # what a request takes, the clock may hurry on
@@ -55,7 +56,7 @@ def test_barbican_away_for_15_minutes(cloud: Cloud) -> None:
 
 
 def test_away_at_boot(cloud: Cloud) -> None:
-    """Barbican away at boot: told why, and when to ask again; served by itself once it is back."""
+    """Barbican away at boot: told why and when to ask again; served by itself once it is back."""
     values = seven()
     with Scenario(cloud, "boot", values, factor=60) as day, day.away("barbican"):
         day.start(ready=False)
@@ -76,7 +77,7 @@ def test_away_at_boot(cloud: Cloud) -> None:
 
 
 def test_flapping(cloud: Cloud) -> None:
-    """Barbican up and down by the minute for an hour: served throughout, it is not hammered, a rotation arrives."""
+    """Barbican up and down for an hour: served throughout, not hammered, a rotation arrives."""
     values = seven()
     with Scenario(cloud, "flapping", values, factor=360) as day:
         day.start()
@@ -111,7 +112,7 @@ def test_keystone_away_with_a_live_token(cloud: Cloud) -> None:
 
 
 def test_keystone_away_with_an_expired_token(brief_cloud: Cloud) -> None:
-    """Keystone away, the token expired: served on; the step is told; it logs in by itself afterwards."""
+    """Keystone away, the token expired: served on; told; it logs in by itself when it can."""
     values = seven()
     with Scenario(brief_cloud, "expired-token", values) as day:
         day.start()
