@@ -54,7 +54,7 @@ HALF_AN_HOUR = 30 * MINUTE
 
 @pytest.mark.timeout(600)
 def test_barbican_away_for_24_hours(cloud: Cloud) -> None:
-    """Barbican and Keystone away for 24 hours: served on, marked stale; also by an agent that was killed meanwhile."""
+    """Barbican and Keystone away for 24 hours: served on, marked stale; also by an agent killed meanwhile."""
     _play(cloud, "24-hours", 1)
 
 
