@@ -106,10 +106,13 @@ def _kill(day: Scenario, whom: str, counted: dict[str, float]) -> None:
 
 
 def _rotate(day: Scenario, witness: Witness, over: threading.Event) -> None:
-    """Rotate the pair, again and again."""
+    """Rotate the pair, again and again, with a pause wherever the container lists half of it."""
     while not over.wait(0.4):
         witness.rotation += 1
-        day.cloud.deployment.rotate(day.vps, dict.fromkeys(PAIR, str(witness.rotation).encode()))
+        values = dict.fromkeys(PAIR, str(witness.rotation).encode())
+        for step in day.cloud.deployment.rotation_steps(day.vps, values):
+            if step.startswith(("added", "removed")):
+                day.pause(0.15)
 
 
 def _cycle(day: Scenario, _: Witness, over: threading.Event) -> None:
