@@ -17,8 +17,9 @@ from agent.serve import clock
 if TYPE_CHECKING:
     from pathlib import Path
 
-_STATE = struct.Struct("@5d")
-_SLOTS = (8, 8 + _STATE.size)  # written in turn: whoever reads, or is killed, finds a whole one
+_STATE = struct.Struct("@3d")
+_SLOTS = (64, 128)  # the agent writes them in turn: whoever reads, or is killed, finds a whole one
+_SETTINGS = struct.Struct("@2d")  # the test's: how fast, and wall clock less boot clock
 
 
 class Clocks:
@@ -30,17 +31,18 @@ class Clocks:
         with path.open("r+b") as file:
             self._map = mmap.mmap(file.fileno(), mmap.PAGESIZE)
         if factor is not None:
-            self._write(_real(), _real(), 0.0, factor, time.time() - _real())
+            _SETTINGS.pack_into(self._map, 8, factor, time.time() - _real())
+            self._write(_real(), _real(), 0.0)
 
     def boot(self) -> float:
         """Return the agent's boot clock (s)."""
-        since, then, ahead, factor, _ = self._read()
+        (since, then, ahead), (factor, _) = self._read(), self._settings
         passed = _real() - since
         return then + min(passed * factor, ahead) + max(0.0, passed - ahead / factor)
 
     def wall(self) -> float:
         """Return the agent's wall clock (Unix time, s)."""
-        return self.boot() + self._read()[4]
+        return self.boot() + self._settings[1]
 
     def moment(self) -> Moment:
         """Return both."""
@@ -48,21 +50,24 @@ class Clocks:
 
     def loop_seconds(self, seconds: float) -> float:
         """Begin a wait: from now on the clocks run fast, for so many of their seconds."""
-        *_, factor, difference = self._read()
-        self._write(_real(), self.boot(), seconds, factor, difference)
-        return seconds / factor
+        self._write(_real(), self.boot(), seconds)
+        return seconds / self._settings[0]
 
     def set_wall_ahead(self, seconds: float) -> None:
         """Set the agent's wall clock, as somebody with `date --set` would, so far ahead of where it is."""
-        since, then, ahead, factor, difference = self._read()
-        self._write(since, then, ahead, factor, difference + seconds)
+        factor, difference = self._settings
+        _SETTINGS.pack_into(self._map, 8, factor, difference + seconds)
 
     def install(self) -> None:
         """Make this process's agent run by these clocks."""
         for name in ("boot", "wall", "moment", "loop_seconds"):
             setattr(clock, name, getattr(self, name))
 
-    def _read(self) -> tuple[float, float, float, float, float]:
+    @property
+    def _settings(self) -> tuple[float, float]:
+        return _SETTINGS.unpack_from(self._map, 8)
+
+    def _read(self) -> tuple[float, float, float]:
         return _STATE.unpack_from(self._map, _SLOTS[self._map[0]])
 
     def _write(self, *state: float) -> None:

@@ -76,7 +76,8 @@ class Reader:
 
     def read(self, what: str) -> Read:
         """Make one read."""
-        at, began = self._now() - self._began, time.monotonic()
+        began = time.monotonic()
+        at = self._now() - self._began
         target = "/v1/bundle" if what == "bundle" else f"/v1/secrets/{what}"
         try:
             answer = ask(self._socket, "GET", target)

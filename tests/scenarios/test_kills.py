@@ -13,6 +13,6 @@ if TYPE_CHECKING:
 def test_killed_while_a_pair_rotates(cloud: Cloud) -> None:
     """Agent killed at any moment, while a pair rotates: no value is wrong, torn, mixed, set back or lost."""
     counted = kill_loop.play(cloud, kills=60, seed=4)
-    assert counted["serve"] > 25
-    assert counted["serve in a cycle"] > 5
-    assert counted["generations"] > 4
+    assert counted["serve"] > 20
+    assert counted["serve in a cycle"] > 2
+    assert counted["generations"] > 1

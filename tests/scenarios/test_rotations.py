@@ -42,7 +42,7 @@ def test_rotation_in_the_middle_of_an_outage(cloud: Cloud) -> None:
 def test_two_rotations_within_one_cycle(cloud: Cloud) -> None:
     """Two rotations within one cycle: the next reading brings the newest; nothing else is seen."""
     values = seven()
-    with Scenario(cloud, "two-rotations", values, factor=120) as day:
+    with Scenario(cloud, "two-rotations", values, factor=300) as day:
         day.start()
         with day.away("barbican"):  # so that no reading falls between the two
             for _ in range(2):
