@@ -1,7 +1,8 @@
 # Thin names for the scripts, which run without make too.
-.PHONY: demo test bench fleet soak setup deb deb-check test-system
+.PHONY: demo test bench scenarios fleet soak setup deb deb-check test-system
 demo: ; @scripts/demo $(if $(KEEP),--keep)
 test: ; @scripts/test
+scenarios: ; @scripts/scenarios
 bench: ; @scripts/bench
 fleet: ; @scripts/fleet
 soak: ; @scripts/soak

@@ -55,6 +55,7 @@ RUNTIME_RULES: Final[tuple[Rule, ...]] = (
     ("GET", "/v1/containers/*"),
     ("GET", "/v1/secrets/*"),
     ("GET", "/v1/secrets/*/payload"),
+    ("GET", "/v3/users/*/application_credentials/*"),  # Keystone's, to its own user: when it expires
 )
 LISTING_RULES: Final[tuple[Rule, ...]] = (*RUNTIME_RULES, ("GET", "/v1/secrets"))
 """For an agent with ``fetch.list_metadata``."""
@@ -148,15 +149,15 @@ class Accounts:
     ) -> ApplicationCredential:
         """Return a new application credential; only the user's own ``session`` may make one.
 
-        ``rules`` are Barbican's, ``objects`` Swift's: without one for the beacon's path a runtime account
-        can't read it. ``expires_at`` is UTC as ``2026-11-24T12:00:00``.
+        ``rules`` are Barbican's and Keystone's, ``objects`` Swift's: without one for the beacon's path a
+        runtime account can't read it. ``expires_at`` is UTC as ``2026-11-24T12:00:00``.
         """
         wanted: dict[str, Any] = {"name": name}
         if rules is not None:
+            of_services = [(_service_of(path), method, path) for method, path in rules]
+            of_services += [("object-store", method, path) for method, path in objects]
             wanted["access_rules"] = [
-                {"service": service, "method": method, "path": path}
-                for service, paths in (("key-manager", rules), ("object-store", objects))
-                for method, path in paths
+                {"service": service, "method": method, "path": path} for service, method, path in of_services
             ]
         if expires_at is not None:
             wanted["expires_at"] = expires_at
@@ -216,3 +217,7 @@ class Accounts:
         if response.status_code >= 300:  # noqa: PLR2004  # RFC 9110, 15
             raise ProvisioningError(step, response.status_code)
         return response.json() if response.content else {}
+
+
+def _service_of(path: str) -> str:
+    return "identity" if path.startswith("/v3/") else "key-manager"

@@ -108,6 +108,7 @@ def status(content: dict[str, Any]) -> Iterator[str]:
         ),
         ("calls", _calls(content.get("budget") or {})),
         ("beacon", _beacon(content.get("beacon") or {"state": "none", "url": ""})),
+        ("credential", f"expires {content.get('credentialExpires') or 'never, or Keystone does not tell'}"),
         ("memory", _memory(memory)),
         ("watchers", str(content.get("watchers"))),
     )

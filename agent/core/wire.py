@@ -79,7 +79,8 @@ class Reply:
 
     ``payloads`` has one for each version read. ``foreign`` are entries that were refused, for people.
     ``calls`` counts HTTP requests by service and outcome; ``timings`` are in seconds per phase. ``listed``
-    tells whether Barbican gave the list of metadata, None where it was not asked for.
+    tells whether Barbican gave the list of metadata, None where it was not asked for. ``credential_expires``
+    is Unix time (s), None for never or unknown.
     """
 
     nonce: str
@@ -93,6 +94,7 @@ class Reply:
     timings: Mapping[str, float] = field(default_factory=dict)
     token_state: bytes = field(default=b"", repr=False)
     listed: bool | None = None
+    credential_expires: float | None = None
 
 
 def remaining(untrusted_prefix: bytes, bounds: Bounds = REPLY) -> int:
@@ -143,6 +145,7 @@ def encode_reply(reply: Reply) -> bytes:
         "timings": dict(reply.timings),
         "listed": reply.listed,
         "tokenState": len(reply.token_state),
+        "credentialExpires": reply.credential_expires,
     }
     read = reply.reading.read if reply.reading else {}
     return frame(REPLY, header, (reply.token_state, *(reply.payloads[version] for version in read)))
@@ -218,7 +221,7 @@ def _reply(untrusted_header: bytes, body: bytes, request: Request, vps_id: str, 
         "the header",
         (
             *("nonce", "vpsId", "container", "reading", "failure"),
-            *("foreign", "calls", "timings", "listed", "tokenState"),
+            *("foreign", "calls", "timings", "listed", "tokenState", "credentialExpires"),
         ),
     )
     if header["nonce"] != request.nonce:
@@ -247,6 +250,7 @@ def _reply(untrusted_header: bytes, body: bytes, request: Request, vps_id: str, 
         _timings(header["timings"]),
         token_state,
         None if header["listed"] is None else strict.flag(header["listed"], "listed"),
+        wire_fields.moment(header["credentialExpires"], "credentialExpires"),
     )
 
 

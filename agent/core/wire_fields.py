@@ -24,7 +24,8 @@ CONTENT_TYPE_CHARACTERS: Final = 128
 MOST_RETRY_AFTER: Final = 30 * 86_400.0
 _FULL_NAME_CHARACTERS: Final = 300
 _MOST_CALLS: Final = 1_000_000
-_LAST_TIME: Final = 253_402_300_799.0  # the end of the year 9999 as Unix time
+LAST_TIME: Final = 253_402_300_799.0
+"""The end of the year 9999 as Unix time."""
 
 Calls: TypeAlias = Mapping[str, Mapping[str, int]]
 """Service → outcome → how many HTTP requests."""
@@ -120,9 +121,14 @@ def facts_in(untrusted: object, vps_id: str) -> Facts:
         version(members["version"]),
         strict.whole(members["size"], "size", MOST_PAYLOAD),
         strict.text(members["contentType"], "contentType", CONTENT_TYPE_CHARACTERS),
-        strict.number(members["created"], "created", _LAST_TIME),
-        None if members["expires"] is None else strict.number(members["expires"], "expires", _LAST_TIME),
+        strict.number(members["created"], "created", LAST_TIME),
+        moment(members["expires"], "expires"),
     )
+
+
+def moment(untrusted: object, what: str) -> float | None:
+    """Return a Unix time (s) or None, or raise MalformedError."""
+    return None if untrusted is None else strict.number(untrusted, what, LAST_TIME)
 
 
 def failure_out(failure: Failure) -> dict[str, object]:

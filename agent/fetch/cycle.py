@@ -11,7 +11,7 @@ import contextlib
 import os
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from keystoneauth1.session import Session
 
@@ -20,18 +20,22 @@ from agent.core import strict
 from agent.core.rotation import Reading, Unread
 from agent.core.wire import FOREIGN_CHARACTERS, MOST_FOREIGN, PHASES, Reply
 from agent.core.wire_fields import FAILURE_CHARACTERS, no_calls
-from agent.fetch import barbican, login, translate
+from agent.fetch import barbican, expiry, login, translate
 from agent.fetch.transport import Transport, late
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from agent.config import Config
     from agent.core.errors import Failure
     from agent.core.secret import SecretName, Version
     from agent.core.wire import Request
     from agent.fetch.barbican import Listing
+    from agent.fetch.expiry import Expiry
     from agent.fetch.payloads import Outcome
+
+EXPIRY_WITHIN_S: Final = 3.0
+"""How long a reading that is done waits for what is only good to know."""
 
 
 class Cycle:
@@ -48,17 +52,24 @@ class Cycle:
         self._login: login.Login | None = None
         self._outcome: Outcome | None = None
         self._foreign: tuple[str, ...] = ()
+        self._reading: Reading | None = None
+        self._expiry = expiry.Expiry()
+        self._ask_expiry: Callable[[], Expiry] | None = None
 
     def run(self) -> Reply:
         """Make the cycle; every error becomes a failure reply."""
+        failure = None
         try:
-            return self._reply(self._read(), None)
+            self._reading = self._read()
         except Exception as error:  # noqa: BLE001  # the edge: nothing of a library's error may leave
             failure = translate.failure(error, self._transport)
-        return self._reply(None, failure)
+        self._learn_expiry()
+        return self._reply(self._reading, failure)
 
     def overdue(self) -> Reply:
         """Return the reply for when the time is up and :meth:`run` has not returned."""
+        if self._reading is not None:
+            return self._reply(self._reading, None)
         tried = (self._transport and self._transport.tried) or "log in to Keystone"
         return self._reply(None, late(tried))
 
@@ -79,7 +90,11 @@ class Cycle:
         self._timings["start"] = _since_exec()
         with self._timed("login"):
             login.adopt(prepared, self._request.token_state)
+            self._expiry = expiry.recall(self._request.token_state, prepared)
+            former = prepared.plugin.auth_ref
             base = self._endpoint(prepared, session)
+        if prepared.plugin.auth_ref is not former:
+            self._ask_expiry = lambda: expiry.learn(prepared, session, self._expiry, time.time())
         with self._timed("list"):
             listing = barbican.read_listing(session, base, self._config)
         self._foreign = listing.foreign
@@ -98,6 +113,12 @@ class Cycle:
             service_type=keystone.service_type, interface=prepared.interface, region_name=prepared.region
         )
         return barbican.base_of(str(untrusted_endpoint), prepared.auth_url)
+
+    def _learn_expiry(self) -> None:
+        """Ask after a login, however the reading ended; it is done, so nothing of it can be lost now."""
+        if self._ask_expiry is not None and self._transport is not None:
+            self._transport.hurry(EXPIRY_WITHIN_S)
+            self._expiry = self._ask_expiry()
 
     def _wanted(self, listing: Listing) -> dict[Version, frozenset[SecretName]]:
         """Return the versions to read now, each with the names under which it is listed."""
@@ -149,8 +170,12 @@ class Cycle:
             listed=self._outcome.listed if self._outcome else None,
             calls=self._transport.calls() if self._transport else no_calls(),
             timings=dict(self._timings),
-            token_state=login.give_back(self._login) if self._login else b"",
+            token_state=self._token_state(),
+            credential_expires=self._expiry.at,
         )
+
+    def _token_state(self) -> bytes:
+        return expiry.enclose(login.give_back(self._login), self._expiry) if self._login else b""
 
     @contextlib.contextmanager
     def _timed(self, phase: str) -> Iterator[None]:

@@ -59,7 +59,11 @@ class Transport:
         self._answered: Final[list[tuple[str, str]]] = []  # service and outcome of each whole answer
         self._keystone: Final = auth_url.rstrip("/") + "/"
         self._settings: Final = settings
-        self._deadline: Final = deadline
+        self._deadline = deadline
+
+    def hurry(self, seconds: float) -> None:
+        """Leave no more than this for what is still to be asked."""
+        self._deadline = min(self._deadline, time.monotonic() + seconds)
 
     def session(self) -> requests.Session:
         """Return a session that has no other way out than this."""

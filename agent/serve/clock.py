@@ -19,6 +19,14 @@ def wall() -> float:
     return time.time()
 
 
+def loop_seconds(seconds: float) -> float:
+    """Return how long the event loop's timers, which run in real time, wait for ``seconds`` of these clocks.
+
+    The same. It is asked because the scenarios in the tests run with faster clocks, and days in minutes.
+    """
+    return seconds
+
+
 def moment() -> Moment:
     """Return both clocks at this instant."""
     return Moment(boot(), wall())

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from agent import __version__
 from agent.config_beacon import shown
+from agent.core import expiry
 from agent.core.access import decide, explain
 from agent.core.errors import (
     BAD_PARAMETER,
@@ -116,6 +117,7 @@ class ControlDoor:
                 "timings": health.timings,
             },
             "budget": _budget(state),
+            "credentialExpires": _date(health.credential_expires),
             "failure": failure_members(health.failure),
             "beacon": _beacon(state),
             "secrets": [describe(state, s) | {"previous": s.facts.name in previous} for s in secrets],
@@ -245,6 +247,8 @@ def failure_members(failure: Failure | None) -> dict[str, object] | None:
 def warnings(state: State) -> tuple[str, ...]:
     """Return what an operator should know although everything works."""
     found = list(state.warnings) + list(state.store.health.warnings)
+    if expiring := expiry.warning(state.store.health.credential_expires, clock.wall()):
+        found.append(expiring)
     if not state.grants:
         found.append("there are no grants: nobody may read anything")
     if not state.store.memory_facts()["unswappable"]:

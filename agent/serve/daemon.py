@@ -16,6 +16,7 @@ import signal
 from typing import TYPE_CHECKING, Final
 
 from agent.config import load
+from agent.core import expiry
 from agent.core.errors import ConfigurationError, Mistake
 from agent.serve import (
     accounts,
@@ -73,6 +74,7 @@ class Daemon:
         self._started: Final = config
         self._first: Final = None if store.snapshot else 1  # a first reading is no rotation
         self._state.warnings = self._warnings(config)
+        self._urgency = 0  # of the credential's expiry, as far as it was told
 
     async def run(self) -> None:
         """Serve until a signal ends it.
@@ -212,8 +214,16 @@ class Daemon:
         """Tell systemd how a cycle ended, and units that can't watch what changed."""
         if refreshed.changed and refreshed.generation != self._first:
             rotated.tell(refreshed.changed, self._state.grants)
+        self._warn_of_expiry()
         self._tell_systemd(refreshed)
         self._beacon.begin()
+
+    def _warn_of_expiry(self) -> None:
+        """Warn once at each threshold before the credential expires; a new credential begins anew."""
+        expires, wall = self._state.store.health.credential_expires, clock.wall()
+        former, self._urgency = self._urgency, expiry.urgency(expires, wall)
+        if self._urgency > former:
+            _log.warning("%s", expiry.warning(expires, wall))
 
     def _tell_systemd(self, refreshed: Refreshed | None) -> None:
         state = self._state

@@ -138,7 +138,7 @@ class Keeper:
         """Wait for a refresh or the next attempt, and do what is due on the way."""
         wait = min(self._housekeep(), self._due - clock.boot(), LONGEST_WAIT_S)
         try:
-            async with asyncio.timeout(max(0.0, wait)):
+            async with asyncio.timeout(clock.loop_seconds(max(0.0, wait))):
                 await self._wake.wait()
         except TimeoutError:
             pass
@@ -223,6 +223,8 @@ class Keeper:
         health.foreign = tuple(reply.foreign)
         if reply.listed is not None:
             health.list_refused = not reply.listed
+        if reply.failure is None or reply.credential_expires is not None:
+            health.credential_expires = reply.credential_expires
 
     def _until_next(self, step: rotation.Step, now: rotation.Moment) -> float:
         """Return in how many seconds to read again after a cycle that Barbican answered."""

@@ -53,6 +53,10 @@ def _lines(state: State) -> Iterator[str]:
         ("month_calls_limit", "calls_per_month, 0 for none", float(limit or 0)),
         ("month_cost_projected", "What this month will cost, in budget.currency", month.projected_cost),
     )
+    expires = health.credential_expires
+    if expires is not None:
+        yield from _head("credential_expires_timestamp_seconds", "When the credential expires", "gauge")
+        yield f"{_PREFIX}credential_expires_timestamp_seconds {expires:.0f}"
     for name, text, value in gauges:
         yield from _head(name, text, "gauge")
         yield f"{_PREFIX}{name} {value:g}"

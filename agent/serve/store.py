@@ -50,6 +50,7 @@ class Health:
     list_refused: bool = False
     warnings: tuple[str, ...] = ()
     configuration_error: str | None = None
+    credential_expires: float | None = None  # Unix time (s); None: never, or unknown
 
 
 class Store:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
@@ -78,15 +79,28 @@ class Cloud:
     def vps(self, vps_id: str, values: Mapping[str, bytes], *, lists: bool = False) -> Vps:
         """Make a VPS: account, credential, container and secrets. ``lists``: it may list what it may read."""
         user = self.accounts.runtime(vps_id, lists=lists)
-        session = self.accounts.log_in(user, verify=self._ca)
-        credential = self.accounts.application_credential(
-            user, session, f"agent-{os.urandom(4).hex()}", LISTING_RULES if lists else RUNTIME_RULES
-        )
-        self.runtime[vps_id] = Account(user, credential)
+        self.new_credential(vps_id, user, lists=lists)
         vps = self.deployment.create_vps(vps_id, user.id)
         if values:
             self.deployment.rotate(vps, values)
         return vps
+
+    def new_credential(
+        self, vps_id: str, user: User, expires_in: float | None = None, *, lists: bool = False
+    ) -> None:
+        """Make another application credential for a VPS, the one of :meth:`configuration` from now on.
+
+        ``expires_in`` is in seconds.
+        """
+        at = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=expires_in or 0.0)
+        credential = self.accounts.application_credential(
+            user,
+            self.session_of(user),
+            f"agent-{os.urandom(4).hex()}",
+            LISTING_RULES if lists else RUNTIME_RULES,
+            None if expires_in is None else at.strftime("%Y-%m-%dT%H:%M:%S"),
+        )
+        self.runtime[vps_id] = Account(user, credential)
 
     def session_of(self, user: User, **more: Any) -> Session:
         """Return a session of a user's own."""

@@ -13,17 +13,18 @@ import http.server
 import json
 import secrets
 import threading
-import time
 import uuid
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 from urllib.parse import parse_qsl, urlsplit
 
 from tests.fakes import faults
+from tests.fakes.handler import AnsweringHandler
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Callable
+
+    from tests.fakes.faults import Fault
 
 VPS = "vps-prod-001"
 CREATED = "2026-11-01T00:00:00.000000"
@@ -39,16 +40,28 @@ class FakeSecret:
     expiration: str | None = None
 
 
-class Handler(http.server.BaseHTTPRequestHandler):
+class Handler(AnsweringHandler):
     """One connection to one of the two services."""
 
-    protocol_version = "HTTP/1.1"
     server: Server
 
-    def do_GET(self) -> None:  # http.server's name
+    @property
+    def service(self) -> str:
+        """Which of the two it is."""
+        return self.server.service
+
+    @property
+    def released(self) -> threading.Event:
+        """Set when whatever hangs shall go on."""
+        return self.server.cloud.released
+
+    @property
+    def clock_ahead(self) -> float:
+        """How far the cloud's clock is ahead (s)."""
+        return self.server.cloud.clock_ahead
+
+    def respond(self) -> None:
         """Answer, or do what the fault says."""
-        length = int(self.headers.get("Content-Length", "0"))
-        self.body = self.rfile.read(length)
         cloud = self.server.cloud
         cloud.requests.append((self.server.service, self.command, self.path))
         for part, fault in cloud.faults.items():
@@ -59,25 +72,6 @@ class Handler(http.server.BaseHTTPRequestHandler):
             cloud.keystone(self)
         else:
             cloud.barbican(self)
-
-    do_POST = do_GET  # noqa: N815  # http.server's name
-
-    def answer(self, status: int, body: bytes, kind: str = "application/json", **headers: str) -> None:
-        """Send a whole answer; header names are written with underscores."""
-        self.send_response(status)
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(body)))
-        for name, value in headers.items():
-            self.send_header(name.replace("_", "-"), value)
-        self.end_headers()
-        self.wfile.write(body)
-
-    def date_time_string(self, timestamp: float | None = None) -> str:
-        """Return the Date header by the cloud's clock, which a test may set wrong."""
-        return super().date_time_string((timestamp or time.time()) + self.server.cloud.clock_ahead)
-
-    def log_message(self, *_: object) -> None:
-        """Stay silent."""
 
 
 class Server(http.server.ThreadingHTTPServer):
@@ -112,7 +106,7 @@ class FakeCloud:
         self.token = secrets.token_hex(16)
         self.container = str(uuid.uuid4())
         self.requests: list[tuple[str, str, str]] = []
-        self.faults: dict[str, Callable[[Handler], None]] = {}
+        self.faults: dict[str, Fault] = {}
         self.clock_ahead = 0.0
         self.released = threading.Event()
         """Set at the end: whatever hangs goes on."""

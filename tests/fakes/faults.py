@@ -1,68 +1,68 @@
-"""Ways to answer one request other than the services would; see tests/fakes/cloud.py."""
+"""Ways to answer one request other than the services would; for the fake cloud and for the proxy."""
 
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TypeAlias
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from tests.fakes.handler import AnsweringHandler
 
-    from tests.fakes.cloud import Handler
+Fault: TypeAlias = Callable[[AnsweringHandler], None]
 
 
 def _keystone_error(status: int) -> bytes:
     return json.dumps({"error": {"code": status, "title": "title", "message": "message"}}).encode()
 
 
-def refused(status: int, **headers: str) -> Callable[[Handler], None]:
+def refused(status: int, **headers: str) -> Fault:
     """Answer an error in the service's own form."""
 
-    def fault(handler: Handler) -> None:
-        keystone = handler.server.service == "keystone"
+    def fault(handler: AnsweringHandler) -> None:
+        keystone = handler.service == "keystone"
         barbican = json.dumps({"code": status, "title": "title", "description": "text"}).encode()
         handler.answer(status, _keystone_error(status) if keystone else barbican, **headers)
 
     return fault
 
 
-def unauthorized(handler: Handler) -> None:
+def unauthorized(handler: AnsweringHandler) -> None:
     """Answer 401 as keystonemiddleware does."""
     handler.answer(401, _keystone_error(401), WWW_Authenticate='Keystone uri="http://localhost/v3"')
 
 
-def page(status: int, **headers: str) -> Callable[[Handler], None]:
+def page(status: int, **headers: str) -> Fault:
     """Answer an HTML page, as a front end does."""
     return lambda handler: handler.answer(status, b"<html>sorry</html>", "text/html", **headers)
 
 
-def content(body: bytes) -> Callable[[Handler], None]:
+def content(body: bytes) -> Fault:
     """Answer 200 and any body."""
     return lambda handler: handler.answer(200, body)
 
 
-def hanging(handler: Handler) -> None:
+def hanging(handler: AnsweringHandler) -> None:
     """Never answer."""
-    handler.server.cloud.released.wait()
+    handler.released.wait()
     handler.close_connection = True
 
 
-def dripping(handler: Handler) -> None:
+def dripping(handler: AnsweringHandler) -> None:
     """Answer one byte at a time, for ever."""
     handler.send_response(200)
     handler.send_header("Content-Length", "100000")
     handler.end_headers()
-    while not handler.server.cloud.released.wait(0.1):
+    while not handler.released.wait(0.1):
         handler.wfile.write(b" ")
         handler.wfile.flush()
 
 
-def hanging_up(handler: Handler) -> None:
+def hanging_up(handler: AnsweringHandler) -> None:
     """Close the connection without an answer."""
     handler.close_connection = True
 
 
-def truncated(handler: Handler) -> None:
+def truncated(handler: AnsweringHandler) -> None:
     """Announce more than is sent."""
     handler.send_response(200)
     handler.send_header("Content-Length", "1000")
@@ -71,7 +71,7 @@ def truncated(handler: Handler) -> None:
     handler.close_connection = True
 
 
-def endless(handler: Handler) -> None:
+def endless(handler: AnsweringHandler) -> None:
     """Answer more than anybody wants, in chunks, so that no length warns of it."""
     handler.send_response(200)
     handler.send_header("Transfer-Encoding", "chunked")
@@ -81,7 +81,7 @@ def endless(handler: Handler) -> None:
     handler.wfile.write(b"0\r\n\r\n")
 
 
-def lengthless(handler: Handler) -> None:
+def lengthless(handler: AnsweringHandler) -> None:
     """Answer without saying how long the body is."""
     handler.send_response(200)
     handler.send_header("Connection", "close")
@@ -90,6 +90,6 @@ def lengthless(handler: Handler) -> None:
     handler.close_connection = True
 
 
-def compressed(handler: Handler) -> None:
+def compressed(handler: AnsweringHandler) -> None:
     """Answer compressed although nobody asked."""
     handler.answer(200, b"x", Content_Encoding="gzip")

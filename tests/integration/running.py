@@ -14,7 +14,7 @@ import time
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import IO, TYPE_CHECKING, Any, Self
 
 from tests.cloud.cloud import fleet_of_one
 from tests.fakes.fetch_server import CONTAINER, VPS_ID, FetchServer, World
@@ -90,17 +90,21 @@ class Agent:
         text = self._text(self.directory) if callable(self._text) else self._text
         self.write(text)
         with self.log_file.open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "agent.serve", "--config", str(self.configuration)],
-                cwd=ROOT,
-                env=os.environ | self._environ,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-            )
+            self.process = self.launch(log)
         if wait:
             self.until(lambda: self.control.exists() and self.app.exists())
         return self
+
+    def launch(self, log: IO[bytes]) -> subprocess.Popen[bytes]:
+        """Start the process; what it writes goes to ``log``."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "agent.serve", "--config", str(self.configuration)],
+            cwd=ROOT,
+            env=os.environ | self._environ,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+        )
 
     def until(self, condition: Callable[[], bool], seconds: float = 20.0) -> None:
         """Wait for a condition; fail, with the log, where it does not come true or the agent ends."""

@@ -19,7 +19,7 @@ from agent.core.errors import Fault, Step
 from agent.core.rotation import Entry, Unread
 from agent.core.secret import SecretName, Version
 from tests.fakes import faults
-from tests.fakes.cloud import VPS, FakeCloud, FakeSecret
+from tests.fakes.cloud import VPS, FakeCloud, FakeSecret, Handler
 from tests.fakes.fetching import Fetch
 from tests.fakes.tls import tls_context
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from tests.fakes.cloud import Handler
+    from tests.fakes.handler import AnsweringHandler
 
 TRANSIENT, DENIED = Fault.TRANSIENT, Fault.DENIED
 
@@ -123,7 +123,7 @@ def test_a_token_of_another_credential_is_not_used(cloud: FakeCloud, tmp_path: P
     assert ran.calls == {"keystone": 1, "barbican": 1}
 
 
-Case = tuple[str, "Callable[[Handler], None]", Step, Fault, int | None]
+Case = tuple[str, "Callable[[AnsweringHandler], None]", Step, Fault, int | None]
 CASES: dict[str, Case] = {
     "keystone 401": ("keystone", faults.refused(401), Step.KEYSTONE, DENIED, 401),
     "keystone 403": ("keystone", faults.refused(403), Step.KEYSTONE, TRANSIENT, 403),
@@ -187,7 +187,7 @@ def test_an_answer_that_is_wrong(cloud: FakeCloud, tmp_path: Path, case: Case) -
 @pytest.mark.parametrize("fault", [faults.hanging, faults.dripping], ids=["hanging", "dripping"])
 @pytest.mark.parametrize("part", ["keystone", "/containers/", "/payload"])
 def test_the_time_is_bounded(
-    cloud: FakeCloud, tmp_path: Path, part: str, fault: Callable[[Handler], None]
+    cloud: FakeCloud, tmp_path: Path, part: str, fault: Callable[[AnsweringHandler], None]
 ) -> None:
     """A service that never ends its answer costs the cycle, and the reply says what was waited for."""
     cloud.add(f"{VPS}/JWT_SECRET")
@@ -412,7 +412,8 @@ def test_double_names_are_read_only_when_asked(cloud: FakeCloud, tmp_path: Path)
 def on_payload(cloud: FakeCloud, action: Callable[[], object]) -> None:
     """Let something happen between the reading of the container and that of a payload."""
 
-    def fault(handler: Handler) -> None:
+    def fault(handler: AnsweringHandler) -> None:
+        assert isinstance(handler, Handler)
         del cloud.faults["/payload"]
         action()
         cloud.barbican(handler)
@@ -474,7 +475,11 @@ def test_what_goes_on_meanwhile_is_for_the_next_cycle(cloud: FakeCloud, tmp_path
     ],
 )
 def test_one_secret_that_cant_be_read(
-    cloud: FakeCloud, tmp_path: Path, part: str, fault: Callable[[Handler], None], reason: Unread | None
+    cloud: FakeCloud,
+    tmp_path: Path,
+    part: str,
+    fault: Callable[[AnsweringHandler], None],
+    reason: Unread | None,
 ) -> None:
     """The others are read all the same, and the reason is told."""
     bad, good = cloud.add(f"{VPS}/A"), cloud.add(f"{VPS}/B")
@@ -575,7 +580,7 @@ def test_a_list_of_several_pages(cloud: FakeCloud, tmp_path: Path) -> None:
     ],
 )
 def test_a_list_that_is_not_given(
-    cloud: FakeCloud, tmp_path: Path, fault: Callable[[Handler], None], *, listed: bool
+    cloud: FakeCloud, tmp_path: Path, fault: Callable[[AnsweringHandler], None], *, listed: bool
 ) -> None:
     """Everything is read one by one, and it is told."""
     made = [cloud.add(f"{VPS}/SECRET_{number}") for number in range(3)]

@@ -61,6 +61,7 @@ def reply_to(asked: wire.Request) -> wire.Reply:
         calls=CALLS,
         timings=TIMINGS,
         token_state=CANARY.encode(),
+        credential_expires=1.5,
     )
 
 
@@ -108,9 +109,12 @@ def test_a_request_arrives_as_it_was(sent: wire.Request) -> None:
     assert wire.remaining(encoded[: wire.PREFIX_BYTES], wire.REQUEST) == len(encoded) - wire.PREFIX_BYTES
 
 
-@given(readings(), st.lists(lines, max_size=5), st.binary(max_size=300))
+@given(readings(), st.lists(lines, max_size=5), st.binary(max_size=300), st.none() | times)
 def test_a_reading_arrives_as_it_was(
-    made: tuple[Reading, dict[Version, bytes], frozenset[Version]], foreign: list[str], token_state: bytes
+    made: tuple[Reading, dict[Version, bytes], frozenset[Version]],
+    foreign: list[str],
+    token_state: bytes,
+    expires: float | None,
 ) -> None:
     """Entries, facts, payloads and token state survive, whatever bytes they hold."""
     reading, payloads, known = made
@@ -126,6 +130,7 @@ def test_a_reading_arrives_as_it_was(
         CALLS,
         TIMINGS,
         token_state,
+        credential_expires=expires,
     )
     encoded = wire.encode_reply(sent)
     assert wire.decode_reply(encoded, asked, VPS, CONTAINER) == sent
@@ -295,6 +300,11 @@ A_FAILURE = {
         ("timings.start", ()),
         ("listed", 1),
         ("listed", "no"),
+        ("credentialExpires", -1.0),
+        ("credentialExpires", 1e12),
+        ("credentialExpires", float("inf")),
+        ("credentialExpires", True),
+        ("credentialExpires", "2026-11-24"),
         ("tokenState", 31),
         ("tokenState", 33),
         ("tokenState", -32),
