@@ -95,7 +95,10 @@ class Daemon:
             await self._open_credentials(stack)
             self._say_hello()
             gc.freeze()  # what the start has made stays; looking through it for garbage would slow reads
-            tasks = [asyncio.create_task(self._keeper.run()), asyncio.create_task(self._systemd.watchdog())]
+            tasks = [
+                asyncio.create_task(self._keeper.run()),
+                asyncio.create_task(self._systemd.watchdog(self._keeper.look)),
+            ]
             stack.push_async_callback(_cancel, tasks)
             await self._stop.wait()
             _log.info("stopping")
