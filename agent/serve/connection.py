@@ -1,6 +1,6 @@
-"""One connection to a door: takes requests off its socket, has them decided in order, writes the answers.
+"""One connection to a door: takes requests off its channel, has them decided in order, writes the answers.
 
-Nobody else touches the socket. Memory is bounded: what a caller sends meanwhile waits in the kernel, and
+Memory is bounded: what a caller sends meanwhile waits in the kernel, and
 nothing more is answered while it does not read. One request is taken in a turn of the event loop, so that a
 caller with many of them does not keep the others waiting.
 """
@@ -25,6 +25,7 @@ from agent.core.errors import (
 )
 from agent.serve import audit
 from agent.serve.audit import Record
+from agent.serve.channel import Channel
 from agent.serve.responses import Answer, Waiting, head, problem_response
 
 if TYPE_CHECKING:
@@ -34,8 +35,6 @@ if TYPE_CHECKING:
     from agent.core.access import Peer
     from agent.serve.server import Server
 
-CHUNK: Final = 16384
-"""How many bytes are read at once."""
 LINGER_S: Final = 1.0
 """How long a caller that was refused may go on sending, so that it finds the answer and no broken pipe."""
 NO_REQUEST: Final = frozenset({BAD_REQUEST, BODY_NOT_EXPECTED, HEADERS_TOO_LARGE, URI_TOO_LONG})
@@ -48,27 +47,20 @@ class _Phase(enum.Enum):
     IDLE = enum.auto()  # a request is awaited, or a part of one is there
     BUSY = enum.auto()  # a request is being answered
     LINGERING = enum.auto()  # all is said: what still comes is dropped
-    CLOSED = enum.auto()
 
 
-class Connection:
+class Connection(Channel):
     """A connection of ``peer``. ``deadline`` is when the server ends it, on the loop's clock (s)."""
 
     __slots__ = (
-        "_descriptor",
         "_drained",
-        "_ended",
         "_last",
         "_listens",
-        "_loop",
         "_phase",
-        "_reading",
         "_received",
         "_server",
-        "_socket",
         "_task",
         "_unanswered",
-        "_unsent",
         "_who",
         "deadline",
         "peer",
@@ -77,20 +69,15 @@ class Connection:
 
     def __init__(self, server: Server, accepted: socket.socket, peer: Peer | None, *, stranger: bool) -> None:
         """``stranger`` is for the server: whether no grant meant the peer when it connected."""
+        super().__init__(server.loop, accepted)
         self.peer: Final = peer
         self.stranger: Final = stranger
         self.deadline = math.inf
         self._server: Final = server
-        self._loop: Final = server.loop
-        self._socket: Final = accepted
-        self._descriptor: Final = accepted.fileno()  # asyncio would make a repr of a socket that is new to it
         self._who: Final = audit.caller(server.door.name, peer)
         self._phase = _Phase.IDLE
         self._received = b""
-        self._reading = False
-        self._ended = False  # the caller has closed its half
         self._last = False  # the connection ends with the next answer
-        self._unsent: memoryview | None = None
         self._drained: asyncio.Future[None] | None = None  # a stream waits until all is sent
         self._task: asyncio.Task[None] | None = None
         self._listens = False  # the task is of no use to a caller that has closed its half
@@ -99,8 +86,8 @@ class Connection:
     def begin(self) -> None:
         """Wait for the first request; often it is there already."""
         self._arm(self._server.crowd.limits.idle_timeout)
-        self._readable()
-        self._read(wanted=True)
+        self.look()
+        self.read(wanted=True)
 
     def late(self) -> None:
         """The deadline has passed: end an idle connection in order, any other at once."""
@@ -114,21 +101,15 @@ class Connection:
         if self._phase is not _Phase.IDLE:
             return
         self._last = True
-        with contextlib.suppress(OSError):
-            self._socket.shutdown(socket.SHUT_RD)  # what the caller sends from now on fails at its own end
+        self.shut(socket.SHUT_RD)  # what the caller sends from now on fails at its own end
         self._arm(self._server.crowd.limits.header_timeout)
-        self._readable()
+        self.look()
 
     def close(self) -> None:
         """End at once, with what goes on for this caller."""
-        if self._phase is _Phase.CLOSED:
+        if self.closed:
             return
-        self._read(wanted=False)
-        self._phase = _Phase.CLOSED
-        if self._unsent is not None:
-            self._loop.remove_writer(self._descriptor)
-            self._unsent = None
-        self._socket.close()
+        super().close()
         if self._task is not None:
             self._task.cancel()
         if self._unanswered is not None:
@@ -137,46 +118,27 @@ class Connection:
         self._server.forget(self)
 
     def _arm(self, seconds: float) -> None:
-        self.deadline = self._loop.time() + seconds
+        self.deadline = self.loop.time() + seconds
         self._server.expect(self.deadline)
 
     # What comes
 
-    def _readable(self) -> None:
-        try:
-            data = self._socket.recv(CHUNK)
-        except BlockingIOError:
-            return
-        except OSError:
-            self.close()
-            return
-        if not data:
-            self._hung_up()
-        elif self._phase is _Phase.IDLE:
+    def received(self, data: bytes) -> None:
+        """Take the next request from it, or keep it until the one before is answered."""
+        if self._phase is _Phase.IDLE:
             begins = not self._received
             self._received += data
             if not self._take() and begins:
                 self._arm(self._server.crowd.limits.header_timeout)
         elif self._phase is _Phase.BUSY:
             self._received += data
-            self._read(wanted=not self._has_enough())
+            self.read(wanted=not self._has_enough())
 
     def _has_enough(self) -> bool:
         return len(self._received) > self._server.crowd.limits.header_bytes
 
-    def _read(self, *, wanted: bool) -> None:
-        """Have the event loop tell what comes, or leave it in the kernel."""
-        if self._reading and not wanted:
-            self._reading = False
-            self._loop.remove_reader(self._descriptor)
-        elif wanted and not (self._reading or self._ended or self._phase is _Phase.CLOSED):
-            self._reading = True
-            self._loop.add_reader(self._descriptor, self._readable)
-
-    def _hung_up(self) -> None:
-        """The caller has closed its half: it gets the answers to what it asked, unless it listened."""
-        self._read(wanted=False)
-        self._ended = True
+    def hung_up(self) -> None:
+        """Close, unless there is an answer to what was asked: not for one who listened."""
         if self._phase is not _Phase.BUSY or self._listens:
             self.close()
 
@@ -199,7 +161,9 @@ class Connection:
 
     def _begin_answer(self) -> None:
         self._phase = _Phase.BUSY
-        self.deadline = math.inf  # the door bounds how long it takes, and _send how long it is on its way
+        self.deadline = (
+            math.inf
+        )  # the door bounds how long it takes, and _let_leave how long it is on its way
 
     # What is decided
 
@@ -214,7 +178,7 @@ class Connection:
             return
         self._unanswered = request
         self._listens = said.for_listener
-        self._task = self._loop.create_task(self._wait(request, said))
+        self._task = self.loop.create_task(self._wait(request, said))
 
     async def _wait(self, request: http.Request, waiting: Waiting) -> None:
         try:
@@ -233,8 +197,8 @@ class Connection:
         start = head(response, closes=self._last, streams=answer.stream is not None)
         if answer.stream is not None:
             self._listens = True
-            self._task = self._loop.create_task(self._pour(start, answer.stream))
-        elif self._send(start, b"" if method == "HEAD" else response.body):
+            self._task = self.loop.create_task(self._pour(start, answer.stream))
+        elif self._let_leave(start, b"" if method == "HEAD" else response.body):
             self._answered(lingers=answer.closes)
 
     def _record(self, method: str, record: Record) -> bool:
@@ -249,38 +213,20 @@ class Connection:
 
     # What leaves
 
-    def _send(self, *parts: bytes) -> bool:
-        """Write what the socket takes; False where the rest follows, or the connection is lost."""
-        try:
-            sent = self._socket.sendmsg(parts)
-        except BlockingIOError:
-            sent = 0
-        except OSError:
-            self.close()
-            return False
-        if sent == sum(map(len, parts)):
-            return True
-        self._unsent = memoryview(b"".join(parts))[sent:]
-        self._loop.add_writer(self._descriptor, self._writable)
-        self._arm(self._server.crowd.limits.idle_timeout)
-        return False
+    def sent(self) -> None:
+        """Go on, once a slow reader has taken an answer."""
+        if self._drained is not None:
+            self._drained.set_result(None)
+        else:
+            self._answered()
 
-    def _writable(self) -> None:
-        assert self._unsent is not None  # noqa: S101  # else nobody asks whether it is writable
-        try:
-            self._unsent = self._unsent[self._socket.send(self._unsent) :]
-        except BlockingIOError:
-            return
-        except OSError:
-            self.close()
-            return
-        if not self._unsent:
-            self._unsent = None
-            self._loop.remove_writer(self._descriptor)
-            if self._drained is not None:
-                self._drained.set_result(None)
-            else:
-                self._answered()
+    def _let_leave(self, *parts: bytes) -> bool:
+        """Send; where the caller reads too slowly, it has the idle time for the rest."""
+        if self.send(*parts):
+            return True
+        if not self.closed:
+            self._arm(self._server.crowd.limits.idle_timeout)
+        return False
 
     async def _pour(self, start: bytes, stream: AsyncGenerator[bytes, None]) -> None:
         """Write a stream as fast as the caller reads it, until it ends or the caller has gone."""
@@ -294,8 +240,8 @@ class Connection:
             self.close()
 
     async def _send_all(self, part: bytes) -> None:
-        if not self._send(part):
-            self._drained = self._loop.create_future()
+        if not self._let_leave(part):
+            self._drained = self.loop.create_future()
             await self._drained  # close() cancels the task
         self.deadline = math.inf
 
@@ -306,31 +252,30 @@ class Connection:
         elif self._last:
             self._linger()
         elif self._received:
-            self._loop.call_soon(self._go_on)
+            self.loop.call_soon(self._go_on)
         else:
             self._go_on()
 
     def _go_on(self) -> None:
-        if self._phase is not _Phase.BUSY:
+        if self.closed:
             return
         self._phase = _Phase.IDLE
         limits = self._server.crowd.limits
         if self._received and self._take():
-            self._read(wanted=not self._has_enough())
-        elif self._ended:
+            self.read(wanted=not self._has_enough())
+        elif self.ended:
             self.close()
         else:
             self._arm(limits.header_timeout if self._received else limits.idle_timeout)
-            self._read(wanted=True)
+            self.read(wanted=True)
 
     def _linger(self) -> None:
         self._phase = _Phase.LINGERING
         self._received = b""
-        with contextlib.suppress(OSError):
-            self._socket.shutdown(socket.SHUT_WR)
+        self.shut(socket.SHUT_WR)
         self._arm(LINGER_S)
-        self._read(wanted=True)
-        if self._ended:
+        self.read(wanted=True)
+        if self.ended:
             self.close()
 
 

@@ -99,7 +99,7 @@ class Daemon:
             await self._open_credentials(stack)
             self._say_hello()
             gc.freeze()  # what the start has made stays; looking through it for garbage would slow reads
-            parts = (self._keeper.run(), self._beacon.run(), self._systemd.watchdog())
+            parts = (self._keeper.run(), self._beacon.run(), self._systemd.watchdog(self._keeper.look))
             tasks = [asyncio.create_task(part) for part in parts]
             stack.push_async_callback(_cancel, tasks)
             await self._stop.wait()

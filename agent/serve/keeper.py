@@ -39,8 +39,6 @@ REFRESH_EVERY_S: Final = 1.0
 """A refresh may start a cycle this often."""
 RESTART_EVERY_S: Final = 10.0
 """An agent that keeps dying reads Barbican this often, and serves what it kept meanwhile."""
-LONGEST_WAIT_S: Final = 30.0
-"""Timers stand still while a machine is suspended; the boot clock does not, so it is looked at this often."""
 
 _log: Final = logging.getLogger("agent.keeper")
 
@@ -74,6 +72,7 @@ class Keeper:
         self._spending: Final = Spending(state)
         self._uniform: Final = random.SystemRandom().uniform
         self._wake: Final = asyncio.Event()
+        self._wakes_at = float("inf")
         self._next: asyncio.Future[Refreshed] | None = None
         self._last_refresh = float("-inf")
         self._unreadable = 0
@@ -118,6 +117,11 @@ class Keeper:
         if failure is None or failure.retry_after is None:
             self.ask()
 
+    def look(self) -> None:
+        """Wake up where it is time: while a machine is suspended its timers stand still, the boot clock not."""
+        if clock.boot() >= self._wakes_at:
+            self._wake.set()
+
     @property
     def _due(self) -> float:
         return self._store.health.next_attempt or 0.0
@@ -136,7 +140,8 @@ class Keeper:
 
     async def _wait(self) -> None:
         """Wait for a refresh or the next attempt, and do what is due on the way."""
-        wait = min(self._housekeep(), self._due - clock.boot(), LONGEST_WAIT_S)
+        wait = min(self._housekeep(), self._due - clock.boot())
+        self._wakes_at = clock.boot() + wait
         try:
             async with asyncio.timeout(clock.loop_seconds(max(0.0, wait))):
                 await self._wake.wait()
@@ -155,7 +160,7 @@ class Keeper:
             self._told(Refreshed(self._generation(), changed, self._store.health.failure, 0.0))
         snapshot = self._store.snapshot
         ends = [until - now.boot for _, until in snapshot.previous.values()] if snapshot else []
-        return min((step.again_in, *ends) if step.again_in is not None else ends, default=LONGEST_WAIT_S)
+        return min((step.again_in, *ends) if step.again_in is not None else ends, default=float("inf"))
 
     async def _cycle(self) -> None:
         """Make one cycle and tell everybody who waits for it how it ended."""

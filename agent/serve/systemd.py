@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import sdnotify
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 class Systemd:
@@ -44,11 +47,15 @@ class Systemd:
         """Send one message. sdnotify encodes Latin-1 and drops, without a word, what has no place in it."""
         self._notifier.notify(message.encode().decode("latin-1"))
 
-    async def watchdog(self) -> None:
-        """Show, twice as often as asked for, that the event loop is alive (WatchdogSec=)."""
+    async def watchdog(self, look: Callable[[], None] = lambda: None) -> None:
+        """Show, twice as often as asked for, that the event loop is alive (WatchdogSec=); and have a look.
+
+        Nothing else wakes an idle agent, so what must be looked at now and then is looked at here.
+        """
         microseconds = os.environ.get("WATCHDOG_USEC", "")
         if not microseconds.isdecimal() or not int(microseconds):
             return
         while True:
             self._tell("WATCHDOG=1")
+            look()
             await asyncio.sleep(int(microseconds) / 2_000_000)

@@ -1,0 +1,45 @@
+"""An idle agent costs nothing: between cycles nothing wakes it but systemd's watchdog."""
+
+from __future__ import annotations
+
+import re
+import time
+from pathlib import Path
+
+from tests.fakes.fetch_server import World
+from tests.integration.running import Agent, UnixConnection, fake_configuration
+
+IDLE_S = 35.0
+SETTLE_S = 2.0
+CONFIGURATION = (
+    '[app.limits]\nidle_timeout = "1s"\n[control.limits]\nidle_timeout = "1s"\n'
+    '[[grant]]\nuser = "root"\nsecrets = ["*"]\n'
+)
+
+
+def wakes(agent: Agent) -> int:
+    """Return how often any thread of the agent has given the processor away by itself (proc(5))."""
+    assert agent.process is not None
+    tasks = Path(f"/proc/{agent.process.pid}/task").glob("*/status")
+    found = [
+        re.findall(r"^voluntary_ctxt_switches:\s+(\d+)$", task.read_text(), re.MULTILINE) for task in tasks
+    ]
+    return sum(int(count) for counts in found for count in counts)
+
+
+def test_an_idle_agent_is_not_woken() -> None:
+    """Not once, also after it was asked and with a watcher; the next cycle is 13 to 17 minutes away."""
+    world = World()
+    world.put("A", b"canary")
+    with Agent(lambda directory: fake_configuration(directory, world, CONFIGURATION)[1]) as agent:
+        agent.start().until_ready()
+        watcher = UnixConnection(agent.app)
+        watcher.request("GET", "/v1/watch?timeout=300")
+        agent.until(lambda: agent.status()["watchers"] == 1)
+        time.sleep(SETTLE_S)  # the connections' own deadlines
+        before = wakes(agent)
+        time.sleep(IDLE_S)
+        assert wakes(agent) - before == 0
+        agent.get("/v1/secrets/A")
+        assert wakes(agent) > before, "the counter counts"
+        watcher.close()
