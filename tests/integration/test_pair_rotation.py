@@ -6,6 +6,8 @@ import contextlib
 import threading
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.integration.running import Agent, ask
 
 if TYPE_CHECKING:
@@ -47,6 +49,7 @@ class Reader:
                 self.bundles += 1
 
 
+@pytest.mark.timeout(600)  # seven hundred calls to one small Barbican, on a machine that may be busy
 def test_no_reader_ever_sees_half_a_pair(cloud: Cloud) -> None:
     """Cycles are asked for after every single call of a rotation, so they fall into every state in between.
 
