@@ -16,6 +16,7 @@ from keystoneauth1 import exceptions as keystone_errors
 from agent.core import strict
 from agent.core.errors import CloudError
 from agent.core.strict import MalformedError
+from agent.core.wire import MOST_TOKEN_STATE
 from agent.core.wire_fields import LAST_TIME
 
 if TYPE_CHECKING:
@@ -51,7 +52,8 @@ def enclose(token_state: bytes, expiry: Expiry) -> bytes:
     """Return the token state with what is known."""
     if not token_state:
         return token_state
-    return json.dumps(json.loads(token_state) | {"expiry": astuple(expiry)}).encode()
+    enclosed = json.dumps(json.loads(token_state) | {"expiry": astuple(expiry)}).encode()
+    return enclosed if len(enclosed) <= MOST_TOKEN_STATE else token_state
 
 
 def learn(login: Login, session: Any, known: Expiry, now: float) -> Expiry:
@@ -60,7 +62,8 @@ def learn(login: Login, session: Any, known: Expiry, now: float) -> Expiry:
     ``now`` is Unix time (s). Call it after a login.
     """
     access = login.plugin.auth_ref
-    if now - known.asked < ASK_EVERY_S or access is None or access.application_credential_id is None:
+    asked_lately = 0 <= now - known.asked < ASK_EVERY_S  # a clock that was set back asks again
+    if asked_lately or access is None or access.application_credential_id is None:
         return known
     rules = access.application_credential_access_rules
     if rules is not None and not any(rule.get("service") == "identity" for rule in rules):

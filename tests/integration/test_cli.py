@@ -72,6 +72,7 @@ def test_every_command_on_a_healthy_agent(running: Running) -> None:
     everything = ""
     for arguments, expected in (
         (("status",), "vps-prod-001: ready"),
+        (("status",), "expires never, or Keystone does not tell"),
         (("list",), running.world.entries[0][1]),
         (("wait", "--timeout", "5"), "ready: generation 1"),
         (("refresh",), "generation 1: nothing changed"),

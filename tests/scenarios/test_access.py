@@ -11,7 +11,7 @@ from tests.scenarios.test_outages import seven
 if TYPE_CHECKING:
     from tests.cloud.cloud import Cloud
 
-GRACE = '[staleness]\nrevocation_grace = "5m"\n'
+GRACE = '[staleness]\nrevocation_grace = "3m"\n'
 
 
 def test_token_revoked(brief_cloud: Cloud) -> None:
@@ -48,7 +48,7 @@ def test_credential_rotated_in_place(cloud: Cloud) -> None:
 def test_credential_expired(brief_cloud: Cloud) -> None:
     """Application credential expired: told; served for revocation_grace, then dropped; a new one mends it."""
     values = seven()
-    with Scenario(brief_cloud, "credential-expired", values, factor=120, settings=GRACE) as day:
+    with Scenario(brief_cloud, "credential-expired", values, settings=GRACE) as day:
         user = brief_cloud.runtime[day.vps.vps_id].user
         brief_cloud.new_credential(day.vps.vps_id, user, expires_in=8)
         day.start()
@@ -59,7 +59,7 @@ def test_credential_expired(brief_cloud: Cloud) -> None:
         denied = day.now()
         assert day.holds(values)
         day.until(lambda: day.machine.get("/v1/secrets/JWT_SECRET").status == 404)
-        assert day.now() - denied > 4 * MINUTE
+        assert day.now() - denied > 2 * MINUTE
         brief_cloud.new_credential(day.vps.vps_id, user)
         day.reload()
         assert day.holds(values)
@@ -68,7 +68,7 @@ def test_credential_expired(brief_cloud: Cloud) -> None:
 def test_acl_removed(cloud: Cloud) -> None:
     """ACL removed: told; served for revocation_grace, then dropped; served again with the ACL."""
     values = seven()
-    with Scenario(cloud, "acl-removed", values, factor=120, settings=GRACE) as day:
+    with Scenario(cloud, "acl-removed", values, settings=GRACE) as day:
         day.start()
         cloud.deployment.revoke(day.vps)
         failure = day.failure()
@@ -77,7 +77,7 @@ def test_acl_removed(cloud: Cloud) -> None:
         assert day.status()["state"] == "denied"
         assert day.holds(values)
         day.until(lambda: day.machine.get("/v1/secrets/JWT_SECRET").status == 404)
-        assert day.now() - denied > 4 * MINUTE
+        assert day.now() - denied > 2 * MINUTE
         day.reader.stop()
         assert {gap.gap for gap in day.reader.gaps} <= {"404 no-such-secret"}
         cloud.deployment.restore(day.vps)
@@ -104,7 +104,7 @@ def test_one_of_seven_missing(cloud: Cloud) -> None:
 def test_one_of_seven_deleted(cloud: Cloud) -> None:
     """One secret of seven deleted: six are served on; it is dropped when two readings agree."""
     values = seven()
-    with Scenario(cloud, "one-deleted", values) as day:
+    with Scenario(cloud, "one-deleted", values, factor=10) as day:
         day.start()
         entry = next(e for e in cloud.deployment.entries(day.vps) if e.name.endswith("/JWT_SECRET"))
         cloud.deployment.delete(entry)
@@ -120,7 +120,7 @@ def test_one_of_seven_deleted(cloud: Cloud) -> None:
 def test_container_replaced(cloud: Cloud) -> None:
     """Container replaced: a reload refuses and says restart; a restart serves the new one only."""
     values = seven()
-    with Scenario(cloud, "container-replaced", values) as day:
+    with Scenario(cloud, "container-replaced", values, factor=20) as day:
         day.start()
         cloud.deployment.delete_vps(day.vps)
         failure = day.failure()

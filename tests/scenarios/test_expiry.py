@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from agent.cli import show
 from tests.scenarios.scenario import DAY, Scenario
 from tests.scenarios.test_outages import seven
 
@@ -28,6 +29,9 @@ def test_credential_about_to_expire(cloud: Cloud) -> None:
         # a little of the first day has passed already, so the day with 14 left has a little less
         assert told == [14, 7, 1, 0]
         assert any("has expired" in warning for warning in day.status()["warnings"])
+        shown = "\n".join(show.status(day.status()))
+        assert day.status()["credentialExpires"] in shown
+        assert "make a new one" in shown
         metrics = day.machine.ask_control("/metrics").body.decode()
         line = next(line for line in metrics.splitlines() if line.startswith("vps_secrets_credential_exp"))
         assert abs(float(line.split()[1]) - expires) < 60

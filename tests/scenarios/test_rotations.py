@@ -17,7 +17,7 @@ PAIR = ("DATABASE_URL", "SMTP_PASSWORD")
 def test_rotation_in_the_middle_of_an_outage(cloud: Cloud) -> None:
     """Rotation in the middle of an outage: a former pair is served until the new one is whole."""
     values = seven()
-    with Scenario(cloud, "rotation-in-outage", values) as day:
+    with Scenario(cloud, "rotation-in-outage", values, factor=4) as day:
         day.start()
         fresh = {name: generate_value(name) for name in PAIR}
         steps = cloud.deployment.rotation_steps(day.vps, fresh)
