@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from agent import __version__
 from bench import cycles, openbao, peers, processes, report, tools
 from bench.results import AGENT, BAO, IMPORT, MODES, Mode, Read, Results
 from bench.system import System
@@ -177,7 +178,8 @@ class Bench:
     def _describe(self, audit: str) -> None:
         effort = self._effort
         self.results.machine = {
-            "System": platform.freedesktop_os_release()["PRETTY_NAME"],
+            "agent": __version__,
+            "system": platform.freedesktop_os_release()["PRETTY_NAME"],
             "kernel": platform.release(),
             "Python": platform.python_version(),
             "cores": str(os.cpu_count()),

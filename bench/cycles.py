@@ -30,15 +30,16 @@ OK, NOT_READY = 200, 503
 class Parts:
     """Collects the values of parts over rounds, in the order in which they first came."""
 
-    def __init__(self, whole: str) -> None:
+    def __init__(self, whole: str, rest: str) -> None:
         self._whole: Final = whole
+        self._rest: Final = rest
         self._values: dict[str, list[float]] = {whole: []}
 
     def add(self, whole: float, **parts: float) -> None:
-        """Add one round (s): what the parts do not explain goes to ``rest``, which comes last."""
+        """Add one round (s): what the parts do not explain is the rest, which comes last."""
         self._values[self._whole].append(whole)
-        for name, value in (parts | {"the rest": whole - sum(parts.values())}).items():
-            self._values.setdefault(name.replace("_", " "), []).append(value)
+        for name, value in (parts | {self._rest: whole - sum(parts.values())}).items():
+            self._values.setdefault(name, []).append(value)
 
     def all(self) -> list[Part]:
         """Return the whole and its parts."""
@@ -63,7 +64,7 @@ def start_of(system: System) -> dict[str, float]:
 
 def ready(make: Callable[[], System], rounds: int) -> list[Part]:
     """Measure from exec to READY=1, with everything read for the first time."""
-    parts = Parts("exec to ready, nothing kept")
+    parts = Parts("exec to ready, nothing kept", "serve: configuration, start of fetch, check, publish")
     for number in range(rounds):
         progress(f"exec to ready, {number + 1} of {rounds}")
         with make() as system:
@@ -76,7 +77,7 @@ def ready(make: Callable[[], System], rounds: int) -> list[Part]:
 
 def refresh(system: System, cloud: Cloud, vps: Vps, rounds: int) -> list[Part]:
     """Measure from the request to refresh to the answer that a watching client gets, one new version each."""
-    parts = Parts("refresh to a watching client told")
+    parts = Parts("refresh to a watching client told", "wake-up of the client")
     for number in range(rounds):
         progress(f"refresh to a watching client, {number + 1} of {rounds}")
         pause = time.monotonic() + REFRESH_EVERY_S
@@ -142,7 +143,9 @@ def restart(system: System, rounds: int) -> list[Part]:
 
     Each round also starts it with nothing kept, when the answer is that there is nothing yet.
     """
-    parts, empty = Parts("exec to first answer, snapshot kept, no cloud"), []
+    empty: list[float] = []
+    rest = "serve: configuration, adoption, first answer"
+    parts = Parts("exec to first answer, snapshot kept, no cloud", rest)
     for number in range(rounds):
         progress(f"a restart, {number + 1} of {rounds}")
         whole = _start_again(system, OK)

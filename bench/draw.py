@@ -176,7 +176,7 @@ def main() -> int:
     )
     machine = results["machine"]
     figure.supxlabel(
-        f"One run of make bench: {machine['System']}, {machine['cores']} cores, "
+        f"One run of make bench: {machine['system']}, {machine['cores']} cores, "
         f"{machine['rounds']}, in turn; server and client share one core; medians.",
         fontsize=8.5,
         color=FAINT,

@@ -52,7 +52,7 @@ def as_json(results: Results) -> dict[str, object]:
 
 
 def _lines(results: Results) -> Iterator[str]:
-    yield "; ".join(f"{name} {value}" for name, value in results.machine.items()) + "."
+    yield "; ".join(f"{name}: {value}" for name, value in results.machine.items()) + "."
     for name, reason in results.left_out.items():
         yield f"\n**Left out: {name}.** {reason[:1].upper()}{reason[1:]}."
     yield from ("", "### Goals", "")
