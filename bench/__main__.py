@@ -13,6 +13,7 @@ import getpass
 import json
 import os
 import platform
+import signal
 import sys
 import tempfile
 import time
@@ -71,6 +72,7 @@ class Bench:
         self._directory.chmod(0o755)  # nginx's worker may be another user
         self._tools: Final = tools.tools(self._directory)
         self._runs = 0
+        self._load_before: Final = os.getloadavg()[0]
         progress("Keystone and Barbican are starting")
         self._cloud: Final = stack.enter_context(Cloud())
         self._vps: Final = self._cloud.vps(
@@ -183,6 +185,7 @@ class Bench:
             "kernel": platform.release(),
             "Python": platform.python_version(),
             "cores": str(os.cpu_count()),
+            "load before the run": f"{self._load_before:.1f}",
             "peers": ", ".join(_versions()) or "none",
             "rounds": f"{effort.rounds} of {effort.seconds:g} s per server and way of reading",
             "audit records": audit,
@@ -210,6 +213,8 @@ def main() -> int:
     parser.add_argument("--write", action="store_true", help="write docs/figures.md and docs/figures.png")
     options = parser.parse_args()
     began = time.monotonic()
+    for number in (signal.SIGINT, signal.SIGTERM):  # also in the background, where SIGINT is ignored
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
     with contextlib.ExitStack() as stack:
         bench = Bench(QUICK if options.quick else FULL, stack)
         bench.all()
