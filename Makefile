@@ -3,7 +3,7 @@
 demo: ; @scripts/demo $(if $(KEEP),--keep)
 test: ; @scripts/test
 scenarios: ; @scripts/scenarios
-bench: ; @scripts/bench
+bench: ; @scripts/bench $(if $(QUICK),--quick) $(if $(WRITE),--write)
 fleet: ; @scripts/fleet
 soak: ; @scripts/soak
 setup: ; @scripts/setup

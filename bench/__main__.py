@@ -1,8 +1,8 @@
-"""``make bench``: the agent and its floors side by side in one run, on a real cloud.
+"""``make bench``: the agent beside its peers and floors, in one run, on a real cloud.
 
-The floor of the reads is bench/floor.py, constant bytes from an aiohttp low-level server; that of the memory
-is a process that has only imported aiohttp.web. Agent and floor are measured in turn: ratios hold from run to
-run, single figures do not.
+Every server is running from the start; a round visits each in turn. Ratios are taken within a round and hold
+from run to run, which single figures do not. Servers and the load client share one core. The agent's reads
+carry their grant check and their audit record, which goes to a stand-in for the journal that forgets it.
 """
 
 from __future__ import annotations
@@ -13,192 +13,232 @@ import getpass
 import json
 import os
 import platform
-import shutil
-import statistics
-import subprocess
+import signal
 import sys
-import threading
+import tempfile
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-import aiohttp
-
+from agent import __version__
+from bench import cycles, openbao, peers, processes, report, tools
+from bench.results import AGENT, BAO, IMPORT, MODES, Mode, Read, Results
+from bench.system import System
+from bench.tools import BUILD, HERE, ROOT, Missing, progress, run
 from provisioning.secrets import DEMO_NAMES, generate_value
 from tests.cloud.cloud import Cloud
-from tests.integration.running import Agent
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from provisioning.secrets import Vps
+    from bench.peers import Peer, Target
 
-HERE: Final = Path(__file__).parent
-CONNECTIONS: Final = 8
+PEERS: Final = {
+    BAO: openbao.openbao,
+    "custodia": peers.custodia,
+    "nginx, static file": peers.nginx,
+    "C floor": peers.c_floor,
+    "aiohttp floor": peers.aiohttp_floor,
+}
+DRAW: Final = BUILD / "draw-venv/bin/python"
+DOCUMENT: Final = ROOT / "docs/figures.md"
 
 
 @dataclass(frozen=True)
-class Figure:
-    """One measured thing. ``ratio`` is to the floor of the same run, with ``goal`` where there is one."""
+class Effort:
+    """How long to measure: rounds of each kind, seconds of each round of reads and of idleness."""
 
-    name: str
-    unit: str
-    median: float
-    least: float
-    most: float
-    floor: float | None = None
-    ratio: float | None = None
-    goal: str = ""
-
-    def __str__(self) -> str:
-        text = f"{self.name:<44} {self.median:10.3f} {self.unit:<5} ({self.least:.3f} to {self.most:.3f})"
-        if self.floor is not None and self.ratio is not None:
-            text += f"  floor {self.floor:.3f}, ratio {self.ratio:.2f}"
-        return f"{text}  goal {self.goal}" if self.goal else text
+    rounds: int
+    seconds: float
+    idle: float
+    starts: int
+    refreshes: int
+    quiets: int
 
 
-def figure(
-    name: str, unit: str, values: list[float], floors: list[float] | None = None, goal: str = ""
-) -> Figure:
-    """Return the medians and spread of one figure, and its ratio to the floor."""
-    median = statistics.median(values)
-    floor = statistics.median(floors) if floors else None
-    ratio = median / floor if floor else None
-    return Figure(name, unit, median, min(values), max(values), floor, ratio, goal)
+FULL: Final = Effort(rounds=6, seconds=0.5, idle=30.0, starts=10, refreshes=40, quiets=8)
+QUICK: Final = Effort(rounds=2, seconds=0.1, idle=3.0, starts=2, refreshes=2, quiets=2)
 
 
-def reads(agent: Agent, floor: Path, load: Path, rounds: int, seconds: float) -> list[Figure]:
-    """Measure requests a second, in turn: kept alive, and with a connection for each."""
-    request = "GET /v1/secrets/JWT_SECRET HTTP/1.1\r\nHost: a\r\n\r\n"
+class Bench:
+    """One run: owns the cloud, the temporary directory and the results."""
 
-    def rate(socket: Path, mode: str) -> float:
-        command = [str(load), str(socket), request, str(CONNECTIONS), str(seconds), mode]
-        count, spent, *_ = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
-        return float(count) / float(spent)
+    def __init__(self, effort: Effort, stack: contextlib.ExitStack) -> None:
+        self.results: Final = Results()
+        self._effort: Final = effort
+        self._stack: Final = stack
+        self._directory: Final = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vsa-bench-")))
+        self._directory.chmod(0o755)  # nginx's worker may be another user
+        self._tools: Final = tools.tools(self._directory)
+        self._runs = 0
+        self._load_before: Final = os.getloadavg()[0]
+        progress("Keystone and Barbican are starting")
+        self._cloud: Final = stack.enter_context(Cloud())
+        self._vps: Final = self._cloud.vps(
+            "vps-bench-001", {name: generate_value(name) for name in DEMO_NAMES}
+        )
 
-    found = []
-    for mode, name in (("keepalive", "read, kept-alive connection"), ("connect", "connect + read + close")):
-        ours, floors = [], []
-        for _ in range(rounds):
-            ours.append(rate(agent.app, mode))
-            floors.append(rate(floor, mode))
-        found.append(figure(name, "/s", ours, floors, "ratio at least 0.60"))
+    def all(self) -> None:
+        """Measure everything. The cloud ends before the last part."""
+        effort, results = self._effort, self.results
+        results.parts += cycles.ready(self._system, effort.starts)
+        self._side_by_side()
+        results.parts += cycles.quiet(
+            lambda through: self._system(through=through), self._cloud, effort.quiets
+        )
+        with self._system() as system:
+            system.start().until_ready()
+            results.parts += cycles.refresh(system, self._cloud, self._vps, effort.refreshes)
+            self._cloud.close()
+            results.parts += cycles.restart(system, effort.starts)
+
+    def _system(self, core: int | None = None, through: Callable[[str], str] = str) -> System:
+        """Return a new run of the agent, which is allowed to read everything."""
+        self._runs += 1
+        grant = f'[[grant]]\nuser = "{getpass.getuser()}"\nsecrets = ["*"]\n'
+        return System(
+            self._tools,
+            self._directory / f"agent-{self._runs}",
+            lambda directory: through(self._cloud.configuration(self._vps, directory, grant)),
+            core=core,
+        )
+
+    def _side_by_side(self) -> None:
+        with contextlib.ExitStack() as stack:
+            system = stack.enter_context(self._system(self._tools.core))
+            system.start().until_ready()
+            agent = peers.Peer(
+                (peers.Target(AGENT, system.app, peers.get(cycles.READ)),), (system.process.pid,)
+            )
+            running = {AGENT: agent} | self._peers(stack)
+            servers = {name: peer.pids for name, peer in running.items()}
+            self.results.memory = {name: processes.memory(pids) for name, pids in servers.items()}
+            self._bare_import()
+            progress(f"nothing is asked for {self._effort.idle:g} s, to count who wakes")
+            self.results.wakeups = processes.wakeups(servers, self._effort.idle)
+            reads = self._reads([target for peer in running.values() for target in peer.targets])
+            audited = system.stamps().audited
+            self.results.memory_after = {name: processes.memory(pids) for name, pids in servers.items()}
+        if system.records < reads:
+            raise SystemExit(f"bench: {reads} reads of the agent left only {system.records} audit records")
+        where = {"journal": "a stand-in for the journal", "stderr": "standard error, a socket"}[audited]
+        self._describe(f"{system.records:,} for {reads:,} counted reads, to {where}")
+
+    def _peers(self, stack: contextlib.ExitStack) -> dict[str, Peer]:
+        """Start all that can be had; note why others can't."""
+        found = {}
+        for number, (name, start) in enumerate(PEERS.items()):
+            place = peers.Place(self._tools, self._directory / f"peer-{number}")
+            place.directory.mkdir(mode=0o755)
+            try:
+                found[name] = stack.enter_context(start(place))
+            except Missing as missing:
+                self.results.left_out[name] = str(missing)
+                progress(f"LEFT OUT: {name}: {missing}")
+        return found
+
+    def _bare_import(self) -> None:
+        program = "import aiohttp.web, os; os.write(1, b'x'); os.read(0, 1)"
+        try:
+            python = peers.python()
+        except Missing as missing:
+            self.results.left_out[IMPORT] = str(missing)
+            return
+        self.results.memory[IMPORT] = processes.memory_of([python, "-c", program])
+
+    def _reads(self, targets: list[Target]) -> int:
+        """Measure all targets in all modes; return how many reads of the agent were counted."""
+        effort, count = self._effort, 0
+        for number in range(effort.rounds):
+            progress(f"reads of {len(targets)} targets, round {number + 1} of {effort.rounds}")
+            turn = number % len(targets)  # nobody is always first
+            for mode in MODES:
+                for target in targets[turn:] + targets[:turn]:
+                    if target.keepalive or not mode.keepalive:
+                        requests, read = self._load(target, mode)
+                        found = self.results.reads.setdefault(mode, {})
+                        found.setdefault(target.name, []).append(read)
+                        count += requests if target.name == AGENT else 0
+        return count
+
+    def _load(self, target: Target, mode: Mode) -> tuple[int, Read]:
+        request = self._directory / "request"
+        request.write_bytes(target.request)
+        how = "keepalive" if mode.keepalive else "connect"
+        load = (
+            self._tools.built / "load",
+            target.socket,
+            request,
+            str(mode.clients),
+            str(self._effort.seconds),
+        )
+        command: list[str | Path] = [*tools.pinned(self._tools.core), *load, how]
+        requests, seconds, p50, p99 = run(command, f"load on {target.name}, {mode}").split()
+        return int(requests), Read(int(requests) / float(seconds), int(p50) / 1e9, int(p99) / 1e9)
+
+    def _describe(self, audit: str) -> None:
+        effort = self._effort
+        self.results.machine = {
+            "agent": __version__,
+            "system": platform.freedesktop_os_release()["PRETTY_NAME"],
+            "kernel": platform.release(),
+            "Python": platform.python_version(),
+            "cores": str(os.cpu_count()),
+            "load before the run": f"{self._load_before:.1f}",
+            "peers": ", ".join(_versions()) or "none",
+            "rounds": f"{effort.rounds} of {effort.seconds:g} s per server and way of reading",
+            "audit records": audit,
+        }
+
+
+def _versions() -> list[str]:
+    """Return the pinned peers' versions, and that of nginx."""
+    pins = (ROOT / "constraints/peers.txt").read_text().split()
+    found = [pin.replace("==", " ") for pin in pins if pin.startswith(("openbao", "custodia", "aiohttp="))]
+    if peers.NGINX.exists():
+        version = peers.NGINX.parents[2] / "version"
+        found.append(f"nginx {version.read_text().strip()}")
     return found
 
 
-def memory(agent: Agent, rounds: int) -> Figure:
-    """Measure resident memory of serve with seven secrets, and of a bare import of aiohttp.web."""
-    assert agent.process is not None  # noqa: S101  # it runs
-    ours = [_resident(agent.process.pid)]
-    floors = []
-    for _ in range(rounds):
-        program = "import aiohttp.web, sys; sys.stdout.write('x'); sys.stdout.flush(); sys.stdin.read()"
-        with subprocess.Popen(
-            [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-        ) as bare:
-            assert bare.stdout is not None  # noqa: S101  # it is a pipe
-            bare.stdout.read(1)
-            floors.append(_resident(bare.pid))
-            bare.communicate()
-    return figure("resident memory of serve, 7 secrets", "MB", ours, floors, "ratio at most 1.25")
-
-
-def _resident(pid: int) -> float:
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
-            return int(line.split()[1]) / 1024
-    raise RuntimeError(f"no VmRSS of {pid}")
-
-
-def starts(make: Callable[[], Agent], rounds: int) -> list[Figure]:
-    """Measure from exec to ready, and its parts as fetch tells them."""
-    whole: list[float] = []
-    parts: dict[str, list[float]] = {}
-    for _ in range(rounds):
-        with make() as agent:
-            began = time.monotonic()
-            agent.start(wait=False)
-            while not agent.app.exists() or not agent._is_ready():  # noqa: SLF001  # the test's own helper
-                time.sleep(0.005)
-            whole.append(time.monotonic() - began)
-            for part, spent in agent.status()["cycles"]["timings"].items():
-                parts.setdefault(part, []).append(spent)
-            agent.stop()
-    return [
-        figure("exec to ready", "s", whole),
-        *(figure(f"  of it {part} of fetch", "s", spent) for part, spent in parts.items()),
-    ]
-
-
-def wakes(agent: Agent, cloud: Cloud, vps: Vps, rounds: int) -> list[Figure]:
-    """Measure from the request to refresh to a watching client's answer, and the refresh itself."""
-    whole, cycles = [], []
-    for _ in range(rounds):
-        cloud.deployment.rotate(vps, {"JWT_SECRET": generate_value("JWT_SECRET")})
-        after = agent.status()["generation"]
-        woken: list[float] = []
-        watcher = threading.Thread(target=_watch, args=(agent, after, woken))
-        watcher.start()
-        agent.until(lambda: agent.status()["watchers"] == 1)
-        time.sleep(1.0)  # at most one refresh a second is accepted
-        began = time.monotonic()
-        answer = agent.ask_control("/v1/refresh", "POST")
-        watcher.join(30)
-        whole.append(woken[0] - began)
-        cycles.append(answer.json["seconds"])
-    return [
-        figure("refresh to a watching client's wake-up", "s", whole),
-        figure("  of it the cycle (one new version)", "s", cycles),
-    ]
-
-
-def _watch(agent: Agent, after: int, woken: list[float]) -> None:
-    agent.get(f"/v1/watch?after={after}&timeout=30")
-    woken.append(time.monotonic())
-
-
-def build(directory: Path) -> Path:
-    """Compile the load client."""
-    compiler = shutil.which("cc")
-    if compiler is None:
-        raise SystemExit("bench: no C compiler; mend it with: sudo apt-get install --yes gcc libc6-dev")
-    load = directory / "load"
-    subprocess.run([compiler, "-O2", "-Wall", "-Wextra", "-Werror", "-o", load, HERE / "load.c"], check=True)
-    return load
-
-
 def main() -> int:
-    """Measure everything; print a table, and JSON where asked for."""
+    """Measure everything; print the tables, and write what is asked for."""
     parser = argparse.ArgumentParser(prog="bench", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=6)
-    parser.add_argument("--seconds", type=float, default=2.0, help="of each round of reads")
-    parser.add_argument("--json", type=Path, help="write the figures there too")
+    parser.add_argument(
+        "--quick", action="store_true", help="see that everything runs; the figures say little"
+    )
+    parser.add_argument("--json", type=Path, help="write everything there, round by round")
+    parser.add_argument("--picture", type=Path, help="draw there (PNG)")
+    parser.add_argument("--write", action="store_true", help="write docs/figures.md and docs/figures.png")
     options = parser.parse_args()
+    began = time.monotonic()
+    for number in (signal.SIGINT, signal.SIGTERM):  # also in the background, where SIGINT is ignored
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
     with contextlib.ExitStack() as stack:
-        cloud = stack.enter_context(Cloud())
-        vps = cloud.vps("vps-bench-001", {name: generate_value(name) for name in DEMO_NAMES})
-        grant = f'[[grant]]\nuser = "{getpass.getuser()}"\nsecrets = ["*"]\n'
-
-        def make() -> Agent:
-            return Agent(lambda directory: cloud.configuration(vps, directory, grant))
-
-        found = starts(make, options.rounds)
-        agent = stack.enter_context(make()).start().until_ready()
-        found.append(memory(agent, options.rounds))
-        load, floor = build(agent.directory), agent.directory / "floor.sock"
-        server = subprocess.Popen([sys.executable, str(HERE / "floor.py"), str(floor)])
-        stack.callback(server.wait)
-        stack.callback(server.kill)
-        agent.until(floor.exists)
-        found += reads(agent, floor, load, options.rounds, options.seconds)
-        found += wakes(agent, cloud, vps, options.rounds)
-    print(f"Python {platform.python_version()}, aiohttp {aiohttp.__version__}, {os.cpu_count()} cores,")
-    print(f"{options.rounds} rounds in turn, median (least to most)\n")
-    print(*found, sep="\n")
+        bench = Bench(QUICK if options.quick else FULL, stack)
+        bench.all()
+    text = report.markdown(bench.results)
+    print(f"\n{text}")
     if options.json:
-        options.json.write_text(json.dumps([asdict(one) for one in found], indent=1))
+        options.json.write_text(json.dumps(report.as_json(bench.results), indent=1))
+    picture = DOCUMENT.with_suffix(".png") if options.write else options.picture
+    if picture:
+        draw(report.as_json(bench.results), picture)
+    if options.write:
+        DOCUMENT.write_text(report.replaced(DOCUMENT.read_text(), text))
+    progress(f"done after {time.monotonic() - began:.0f} s")
     return 0
+
+
+def draw(results: dict[str, object], picture: Path) -> None:
+    """Draw the comparison, with the environment that has the library for it."""
+    if not DRAW.exists():
+        raise SystemExit("bench: build/draw-venv is missing; mend it with: scripts/setup draw")
+    with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+        json.dump(results, file)
+        file.flush()
+        run([DRAW, HERE / "draw.py", file.name, picture])
 
 
 if __name__ == "__main__":
