@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from agent.core import words
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
@@ -14,13 +16,10 @@ def clean(untrusted: object) -> str:
 
 
 def span(seconds: object) -> str:
-    """Return a duration in the largest unit that tells enough, such as ``3 min``."""
+    """Return a duration in words, or a dash where there is none."""
     if not isinstance(seconds, (int, float)) or isinstance(seconds, bool):
         return "-"
-    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.0f} s"
+    return words.span(seconds)
 
 
 def table(rows: Iterable[tuple[str, ...]]) -> Iterator[str]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import gc
 import logging
 import signal
@@ -97,7 +98,8 @@ class Daemon:
             await self._open_credentials(stack)
             self._say_hello()
             gc.freeze()  # what the start has made stays; looking through it for garbage would slow reads
-            tasks = [asyncio.create_task(self._keeper.run()), asyncio.create_task(self._systemd.watchdog())]
+            beat = self._systemd.beat(functools.partial(freshness.line, self._state))
+            tasks = [asyncio.create_task(self._keeper.run()), asyncio.create_task(beat)]
             stack.push_async_callback(_cancel, tasks)
             await self._stop.wait()
             _log.info("stopping")
@@ -124,7 +126,7 @@ class Daemon:
                 len(state.store.snapshot.current),
                 freshness.age(state),
             )
-            self._tell_systemd(None)
+            self._systemd.cycle_ended(freshness.line(state))
         elif why_not := self._keeping.why_not_at_all():
             _log.info("a restart will read everything from Barbican again: %s", why_not)
 
@@ -218,20 +220,7 @@ class Daemon:
         """Tell systemd how a cycle ended, and units that can't watch what changed."""
         if refreshed.changed and refreshed.generation != self._first:
             rotated.tell(refreshed.changed, self._state.grants)
-        self._tell_systemd(refreshed)
-
-    def _tell_systemd(self, refreshed: Refreshed | None) -> None:
-        state = self._state
-        snapshot = state.store.snapshot
-        words = [f"{freshness.summary(state)}"]
-        if snapshot is not None:
-            words.append(f"generation {snapshot.generation}, {len(snapshot.current)} secrets")
-        if refreshed is not None and refreshed.failure is not None:
-            words.append(str(refreshed.failure))
-        attempt = freshness.next_attempt_in(state)
-        if attempt is not None:
-            words.append(f"next reading in {attempt:.0f} s")
-        self._systemd.cycle_ended("; ".join(words))
+        self._systemd.cycle_ended(freshness.line(self._state))
 
     def _warnings(self, config: Config) -> tuple[str, ...]:
         """Return what is odd about the machine, seen from the configuration."""
