@@ -104,9 +104,9 @@ def test_no_value_is_swapped(serving: Guest, drop_in: DropIn) -> None:
 
 def test_a_memory_limit_that_is_too_small(serving: Guest, drop_in: DropIn) -> None:
     """The kernel kills the agent: sockets and secrets stay, the journal says why, mending it is enough."""
-    drop_in(AGENT, "MemoryMax=12M")
     generation = serving.status()["generation"]
-    serving.kill()
+    drop_in(AGENT, "MemoryMax=12M")  # systemd applies it to the running process
+    serving.run(f"systemctl kill --signal KILL {AGENT}")
     serving.until_said("oom-kill", "--unit", AGENT)
     assert serving.show("vps-secrets-app.socket", "ActiveState") == "active"
     drop_in.undo()
@@ -122,4 +122,20 @@ def test_a_reading_that_needs_more_memory_than_it_may(serving: Guest, drop_in: D
     assert "fetch" in refused.err + refused.out
     assert serving.status()["failure"]["step"] == "fetch process"
     serving.until_said("oom-kill", "--unit", "vps-secrets-fetch@*")
+    assert serving.reads("JWT_SECRET", VALUES["JWT_SECRET"])
+
+
+@pytest.mark.parametrize("step", ["+3 days", "-3 days"])
+def test_a_clock_that_jumps(serving: Guest, step: str) -> None:
+    """Ages, staleness and the next reading are on the boot clock: nothing is dropped and a reading works."""
+    before = serving.status()
+    serving.run(f'date --set "{step}" >/dev/null')
+    after = serving.status()
+    assert after["state"] == "ready"
+    assert abs(after["confirmedAge"] - before["confirmedAge"]) < 600
+    assert abs(after["nextAttemptIn"] - before["nextAttemptIn"]) < 600
+    told = serving.run("vps-secrets refresh", check=False)
+    back = "-" if step.startswith("+") else "+"
+    serving.run(f'date --set "{back}{step[1:]}" >/dev/null')
+    assert told.code == 0, told
     assert serving.reads("JWT_SECRET", VALUES["JWT_SECRET"])
