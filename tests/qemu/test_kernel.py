@@ -133,7 +133,7 @@ def test_a_clock_that_jumps(serving: Guest, step: str) -> None:
     after = serving.status()
     assert after["state"] == "ready"
     assert abs(after["confirmedAge"] - before["confirmedAge"]) < 600
-    assert abs(after["nextAttemptIn"] - before["nextAttemptIn"]) < 600
+    assert after["nextAttemptIn"] < 1000, "within the poll interval and its jitter"
     told = serving.run("vps-secrets refresh", check=False)
     back = "-" if step.startswith("+") else "+"
     serving.run(f'date --set "{back}{step[1:]}" >/dev/null')

@@ -57,16 +57,20 @@ class Installed(Machine):
         """Kill the agent as the kernel would."""
         self.run(f"kill -KILL {self.pid()}")
 
-    def setup(self, *options: str, given: str | None = None, check: bool = True) -> Done:
-        """Run ``vps-secrets setup`` with what it needs; ``options`` come last and win."""
+    def setup_command(self, *options: str) -> str:
+        """Return ``vps-secrets setup`` with what it needs; ``options`` come last and win."""
         account = self.cloud.runtime[self.vps.vps_id]
         words = [
             *("--vps-id", self.vps.vps_id, "--container", self.vps.container_ref),
             *("--auth-url", self.cloud.auth_url, "--application-credential-id", account.credential.id),
             *("--user", USER, *options),
         ]
-        secret = account.credential.secret if given is None else given
-        return self.run(f"vps-secrets setup {' '.join(words)}", given=secret, check=check)
+        return f"vps-secrets setup {' '.join(words)}"
+
+    def setup(self, *options: str, given: str | None = None, check: bool = True) -> Done:
+        """Run it, with the credential on standard input."""
+        secret = self.cloud.runtime[self.vps.vps_id].credential.secret if given is None else given
+        return self.run(self.setup_command(*options), given=secret, check=check)
 
 
 def copied_tree(directory: Path) -> None:
