@@ -79,12 +79,15 @@ def _parser(arguments: list[str]) -> argparse.ArgumentParser:
     explain.add_argument("name", metavar="NAME")
     explain.add_argument("--user", default=str(os.getuid()), help="name or uid; default: this user")
     explain.add_argument("--unit", help="the systemd unit of the caller")
+    text = "set this machine up (root)"
     if "setup" in arguments:  # its imports would slow every other command
         from agent.cli import setup  # noqa: PLC0415
 
-        setup.add_options(command("setup", setup.run, "set this machine up (root)"))
+        made = commands.add_parser("setup", help=text, description=text)
+        made.set_defaults(run=setup.run, control_socket=CONTROL_SOCKET)
+        setup.add_options(made)
     else:
-        commands.add_parser("setup", help="set this machine up (root)")
+        commands.add_parser("setup", help=text)
     return parser
 
 
