@@ -62,6 +62,13 @@ def _memory(memory: dict[str, Any]) -> str:
     return f"{memory.get('kind')}, {memory.get('bytes')} B; {keeps}"
 
 
+def _refused(denied: dict[str, Any]) -> str:
+    if not denied:
+        return "nobody"
+    doors = ", ".join(f"{count} at {door}.sock" for door, count in sorted(denied.items()))
+    return f"{doors}: journalctl VPS_SECRETS_OUTCOME=denied"
+
+
 def status(content: dict[str, Any]) -> Iterator[str]:
     """Yield the status document."""
     agent, cycles = content.get("agent") or {}, content.get("cycles") or {}
@@ -82,6 +89,7 @@ def status(content: dict[str, Any]) -> Iterator[str]:
         ),
         ("memory", _memory(memory)),
         ("watchers", str(content.get("watchers"))),
+        ("refused", _refused(content.get("denied") or {})),
     )
     yield from table((f"  {key}", text) for key, text in facts)
     if content.get("failure"):

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from agent.serve.state import State
 
 NAME: Final = "control"
+DENIED: Final = "denied"
 METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -116,6 +117,9 @@ class ControlDoor:
             "memory": state.store.memory_facts(),
             "connections": dict(state.traffic.connections),
             "watchers": state.traffic.watchers,
+            "denied": {
+                door: n for (door, outcome), n in state.traffic.requests.items() if outcome == "denied"
+            },
         }
 
     async def _answer_refresh(self, target: Target) -> Answer:

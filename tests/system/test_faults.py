@@ -55,7 +55,7 @@ def test_grants_for_nobody_and_grants_that_change_nothing(own: Installed) -> Non
     _add(own, f'\n[[grant]]\nuser = "{USER}"\nsecrets = ["JWT_SECRET"]\n')
     own.until_said("grant 3: has no effect: grant 1 allows all of it", "--unit", AGENT)
     assert own.reads("JWT_SECRET", VALUES["JWT_SECRET"])
-    assert "the last reload was refused" in own.show(AGENT, "StatusText")
+    own.until(lambda: "the last reload was refused" in own.show(AGENT, "StatusText"))
 
 
 def test_a_credential_that_is_not_there(own: Installed) -> None:
