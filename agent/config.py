@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from agent.config_beacon import BeaconSettings, beacon
-from agent.config_table import Mistakes, Table, url
+from agent.config_grants import GrantRule, grants
+from agent.config_table import Mistakes, Table, account, url
 from agent.core import schedule
 from agent.core.budget import LONGEST_MONTH_S, LONGEST_S
 from agent.core.errors import ConfigurationError
@@ -31,9 +32,6 @@ CONTROL_SOCKET: Final = Path("/run/vps-secrets/control.sock")
 LONGEST_SOCKET_PATH: Final = 107
 """Bytes in sun_path, less its NUL (unix(7))."""
 
-_ACCOUNT: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,31}\$?")
-_UNIT: Final = re.compile(r"[A-Za-z0-9:_.\\@-]{1,240}\.(service|scope|socket|timer)")
-_GLOB: Final = re.compile(r"[A-Za-z0-9._*?\[\]!-]{1,200}")
 _MODE: Final = re.compile(r"0?[0-7]{3}")
 _CONTAINER_URL: Final = re.compile(r"https?://[^\s/]+(?:/[^\s?#]*)?/v1/containers/([0-9a-f-]{36})")
 _CURRENCY: Final = re.compile(r"[A-Z]{3}")
@@ -174,16 +172,6 @@ class Log:
 
 
 @dataclass(frozen=True, slots=True)
-class GrantRule:
-    """One ``[[grant]]`` as written; serve resolves user and group to ids."""
-
-    secrets: tuple[str, ...]
-    user: str | None
-    group: str | None
-    unit: str | None
-
-
-@dataclass(frozen=True, slots=True)
 class Config:
     """The whole file, checked."""
 
@@ -252,11 +240,11 @@ def _config(top: Table, path: Path) -> Config:
     app = _app(top.table("app"))
     control = _control(top.table("control"), app)
     log = _log(top.table("log"))
-    grants = tuple(_grant(table) for table in top.tables("grant"))
+    rules = grants(top)
     seen = beacon(top.table("beacon"), keystone.ca_file)
     top.finish()
     return Config(
-        *(path, vps_id, container, keystone, fetch, rotation, staleness, budget, app, control, log, grants),
+        *(path, vps_id, container, keystone, fetch, rotation, staleness, budget, app, control, log, rules),
         seen,
     )
 
@@ -443,15 +431,11 @@ def _limits(table: Table) -> Limits:
     return limits
 
 
-def _account(text: str) -> str | None:
-    return text if _ACCOUNT.fullmatch(text) else None
-
-
 def _app(table: Table) -> AppDoor:
     mode = table.text("mode", lambda text: text if _MODE.fullmatch(text) else None, 'must be as "0660"')
     door = AppDoor(
         socket=_socket(table, APP_SOCKET) or APP_SOCKET,
-        group=table.text("group", _account, "must be the name of a group"),
+        group=table.text("group", account, "must be the name of a group"),
         mode=int(mode or "0660", 8),
         limits=_limits(table.table("limits")),
     )
@@ -462,7 +446,7 @@ def _app(table: Table) -> AppDoor:
 def _control(table: Table, app: AppDoor) -> ControlDoor:
     door = ControlDoor(
         socket=_socket(table, CONTROL_SOCKET) or CONTROL_SOCKET,
-        admin_group=table.text("admin_group", _account, "must be the name of a group") or "vps-secrets-admin",
+        admin_group=table.text("admin_group", account, "must be the name of a group") or "vps-secrets-admin",
         limits=_limits(table.table("limits")),
     )
     if door.socket == app.socket:
@@ -482,24 +466,3 @@ def _log(table: Table) -> Log:
     log = Log(table.choice("level", "info", ("debug", "info", "warning", "error")))
     table.finish()
     return log
-
-
-def _grant(table: Table) -> GrantRule:
-    rule = GrantRule(
-        secrets=table.texts(
-            "secrets",
-            lambda text: text if _GLOB.fullmatch(text) else None,
-            'must be a list of names without the VPS id, * and ? allowed, such as ["*"]',
-        ),
-        user=table.text("user", _account, "must be the name of a user"),
-        group=table.text("group", _account, "must be the name of a group"),
-        unit=table.text(
-            "unit",
-            lambda text: text if _UNIT.fullmatch(text) else None,
-            'must be the full name of a unit, such as "recruitiq.service"',
-        ),
-    )
-    if not any(table.has(key) for key in ("user", "group", "unit")):
-        table.add("", "needs user, group or unit: who may read")
-    table.finish()
-    return rule

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _DURATION: Final = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,3})?)(ms|s|m|h|d)")
+_ACCOUNT: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,31}\$?")
 _UNIT_S: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 _SECRET_KEYS: Final = frozenset({"password", "secret", "application_credential_secret", "token", "api_key"})
@@ -33,6 +34,11 @@ def duration(text: str) -> float | None:
     """Return the seconds of ``500ms``, ``30s``, ``15m``, ``2h``, ``7d``, or None if it is none of these."""
     match = _DURATION.fullmatch(text)
     return float(match[1]) * _UNIT_S[match[2]] if match else None
+
+
+def account(text: str) -> str | None:
+    """Return the text if it can be the name of a user or a group (useradd(8))."""
+    return text if _ACCOUNT.fullmatch(text) else None
 
 
 def url(text: str) -> str | None:

@@ -79,12 +79,15 @@ def _parser(arguments: list[str]) -> argparse.ArgumentParser:
     explain.add_argument("name", metavar="NAME")
     explain.add_argument("--user", default=str(os.getuid()), help="name or uid; default: this user")
     explain.add_argument("--unit", help="the systemd unit of the caller")
+    text = "set this machine up (root)"
     if "setup" in arguments:  # its imports would slow every other command
         from agent.cli import setup  # noqa: PLC0415
 
-        setup.add_options(command("setup", setup.run, "set this machine up (root)"))
+        made = commands.add_parser("setup", help=text, description=text)
+        made.set_defaults(run=setup.run, control_socket=CONTROL_SOCKET)
+        setup.add_options(made)
     else:
-        commands.add_parser("setup", help="set this machine up (root)")
+        commands.add_parser("setup", help=text)
     return parser
 
 
@@ -142,19 +145,35 @@ def _ready(content: dict[str, Any]) -> Iterable[str]:
 
 
 def _watch(options: argparse.Namespace) -> int:
-    """Print every change; the first lines are what there is now."""
-    known = _listed(options)
-    _changes(options, known, dict.fromkeys(known))
-    generation = _good(ask(options.socket, "GET", "/v1/secrets")).get("generation")
+    """Print every change; the first lines are what there is now. An agent that goes away is waited for."""
+    known: dict[str, str] = {}
+    generation = 0
+    away = started = False
     while True:
-        target = f"/v1/watch?after={int(generation or 0)}&timeout={WATCH_S}"
-        answer = ask(options.socket, "GET", target, WATCH_S)
-        if answer.status == 204:  # noqa: PLR2004  # RFC 9110
+        try:
+            if away or not started:
+                generation = int(_good(ask(options.socket, "GET", "/v1/secrets")).get("generation") or 0)
+            else:
+                generation = _next_generation(options, generation)
+            former, known = known, _listed(options)
+        except UnreachableError as error:
+            if not started:
+                raise
+            if not away:
+                print(f"vps-secrets: {error}; trying again", file=sys.stderr, flush=True)
+            away = True
+            time.sleep(ASK_AGAIN_S)
             continue
-        content = _good(answer)
-        generation = content.get("generation")
-        former, known = known, _listed(options)
-        _changes(options, known, former)
+        _changes(options, known, former if started else dict.fromkeys(known))
+        started, away = True, False
+
+
+def _next_generation(options: argparse.Namespace, generation: int) -> int:
+    """Wait until something has changed after a generation, and return that of now."""
+    while True:
+        answer = ask(options.socket, "GET", f"/v1/watch?after={generation}&timeout={WATCH_S}", WATCH_S)
+        if answer.status != 204:  # noqa: PLR2004  # RFC 9110
+            return int(_good(answer).get("generation") or 0)
 
 
 def _listed(options: argparse.Namespace) -> dict[str, str]:

@@ -67,6 +67,8 @@ def ask(path: str, method: str, target: str, wait: float = 0.0) -> Answer:
             raise UnreachableError(f"{path}: no answer within {wait + MARGIN_S:.0f} s") from None
         except OSError as error:
             raise UnreachableError(f"{path}: {error.strerror}") from None
+    if not untrusted:
+        raise UnreachableError(f"{path}: closed without an answer")
     return _parse(untrusted)
 
 

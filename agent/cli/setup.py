@@ -34,6 +34,8 @@ DROP_IN: Final = Path("/etc/systemd/system/vps-secrets-app.socket.d/group.conf")
 FETCH_SOCKET: Final = "/run/vps-secrets/fetch.sock"
 CREDENTIAL_NAME: Final = "keystone-credential"
 MOST_BYTES: Final = 64 * 1024
+RUNNING: Final = Path("/run/systemd/system")  # sd_booted(3)
+UNITS: Final = ("vps-secrets-app.socket", "vps-secrets-agent.service")
 AGENT: Final = "/usr/sbin/vps-secrets-agent"
 _CONTAINER: Final = re.compile(r".*[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _OK: Final = 200
@@ -84,8 +86,10 @@ def run(options: argparse.Namespace) -> int:
         return _say(f"needed: {', '.join(missing)}", 2)
     try:
         _set_up(options)
+        if RUNNING.is_dir():
+            _run(["systemctl", "daemon-reload"], "systemd")
         if options.no_start:
-            print("not started (--no-start): systemctl restart vps-secrets-agent")
+            print(f"not started (--no-start): the next boot does, or: systemctl restart {' '.join(UNITS)}")
             return 0
         return _start(options)
     except SetupError as error:
@@ -226,9 +230,8 @@ def _run(command: list[str], step: str, draft: str = "", given: bytes | None = N
 
 def _start(options: argparse.Namespace) -> int:
     """Start the agent, which tries a login and a reading, and tell how that went."""
-    _run(["systemctl", "daemon-reload"], "systemd")
-    _run(["systemctl", "restart", "vps-secrets-app.socket"], "the application's socket")
-    _run(["systemctl", "restart", "vps-secrets-agent.service"], "the agent")
+    for unit, step in zip(UNITS, ("the application's socket", "the agent"), strict=True):
+        _run(["systemctl", "restart", unit], step)
     try:
         answer = ask(options.control_socket, "GET", "/v1/status")
     except (UnreachableError, PermissionDeniedError, AnswerError) as error:

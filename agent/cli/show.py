@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from agent.core import words
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
@@ -14,13 +16,10 @@ def clean(untrusted: object) -> str:
 
 
 def span(seconds: object) -> str:
-    """Return a duration in the largest unit that tells enough, such as ``3 min``."""
+    """Return a duration in words, or a dash where there is none."""
     if not isinstance(seconds, (int, float)) or isinstance(seconds, bool):
         return "-"
-    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.0f} s"
+    return words.span(seconds)
 
 
 def table(rows: Iterable[tuple[str, ...]]) -> Iterator[str]:
@@ -88,6 +87,13 @@ def _beacon(beacon: dict[str, Any]) -> str:
     return "; ".join(words)
 
 
+def _refused(denied: dict[str, Any]) -> str:
+    if not denied:
+        return "nobody"
+    doors = ", ".join(f"{count} at {door}.sock" for door, count in sorted(denied.items()))
+    return f"{doors}: journalctl VPS_SECRETS_OUTCOME=denied"
+
+
 def status(content: dict[str, Any]) -> Iterator[str]:
     """Yield the status document."""
     agent, cycles = content.get("agent") or {}, content.get("cycles") or {}
@@ -111,6 +117,7 @@ def status(content: dict[str, Any]) -> Iterator[str]:
         ("credential", f"expires {content.get('credentialExpires') or 'never, or Keystone does not tell'}"),
         ("memory", _memory(memory)),
         ("watchers", str(content.get("watchers"))),
+        ("refused", _refused(content.get("denied") or {})),
     )
     yield from table((f"  {key}", text) for key, text in facts)
     if content.get("failure"):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from agent.core.access import Grant, Peer
 
 if TYPE_CHECKING:
-    from agent.config import GrantRule
+    from agent.config_grants import GrantRule
 
 
 def uid_of(user: str | None) -> int | None:

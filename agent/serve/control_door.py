@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 NAME: Final = "control"
 WHOLE_MONTH_S: Final = 60.0
 """A month that is counted from its first minute on is counted whole: clocks drift against each other."""
+DENIED: Final = "denied"
 METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -129,6 +130,9 @@ class ControlDoor:
             "memory": state.store.memory_facts(),
             "connections": dict(state.traffic.connections),
             "watchers": state.traffic.watchers,
+            "denied": {
+                door: n for (door, outcome), n in state.traffic.requests.items() if outcome == "denied"
+            },
         }
 
     async def _answer_refresh(self, target: Target) -> Answer:

@@ -99,7 +99,7 @@ class Daemon:
             await self._open_credentials(stack)
             self._say_hello()
             gc.freeze()  # what the start has made stays; looking through it for garbage would slow reads
-            parts = (self._keeper.run(), self._beacon.run(), self._systemd.watchdog(self._keeper.look))
+            parts = (self._keeper.run(), self._beacon.run(), self._systemd.beat(self._beat))
             tasks = [asyncio.create_task(part) for part in parts]
             stack.push_async_callback(_cancel, tasks)
             await self._stop.wait()
@@ -124,7 +124,7 @@ class Daemon:
                 len(state.store.snapshot.current),
                 freshness.age(state),
             )
-            self._tell_systemd(None)
+            self._systemd.cycle_ended(freshness.line(state))
         elif why_not := self._keeping.why_not_at_all():
             _log.info("a restart will read everything from Barbican again: %s", why_not)
 
@@ -215,8 +215,13 @@ class Daemon:
         if refreshed.changed and refreshed.generation != self._first:
             rotated.tell(refreshed.changed, self._state.grants)
         self._warn_of_expiry()
-        self._tell_systemd(refreshed)
+        self._systemd.cycle_ended(freshness.line(self._state))
         self._beacon.begin()
+
+    def _beat(self) -> str:
+        """Have done what is due after a suspension, and return the line for ``systemctl status``."""
+        self._keeper.look()
+        return freshness.line(self._state)
 
     def _warn_of_expiry(self) -> None:
         """Warn once at each threshold before the credential expires; a new credential begins anew."""
@@ -224,19 +229,6 @@ class Daemon:
         former, self._urgency = self._urgency, expiry.urgency(expires, wall)
         if self._urgency > former:
             _log.warning("%s", expiry.warning(expires, wall))
-
-    def _tell_systemd(self, refreshed: Refreshed | None) -> None:
-        state = self._state
-        snapshot = state.store.snapshot
-        words = [f"{freshness.summary(state)}"]
-        if snapshot is not None:
-            words.append(f"generation {snapshot.generation}, {len(snapshot.current)} secrets")
-        if refreshed is not None and refreshed.failure is not None:
-            words.append(str(refreshed.failure))
-        attempt = freshness.next_attempt_in(state)
-        if attempt is not None:
-            words.append(f"next reading in {attempt:.0f} s")
-        self._systemd.cycle_ended("; ".join(words))
 
     def _warnings(self, config: Config) -> tuple[str, ...]:
         """Return what is odd about the machine, seen from the configuration."""

@@ -33,7 +33,10 @@ _PROGRAM: Final = (
     f"import sys; sys.path.insert(0, {_ROOT!r}); from agent.fetch.__main__ import main; sys.exit(main())"
 )
 _ENVIRONMENT: Final = ("PATH", "LANG", "LC_ALL", "TZ", "CREDENTIALS_DIRECTORY")
-_JOURNAL: Final = "its lines in the journal tell why"
+_JOURNAL: Final = "journalctl -u 'vps-secrets-fetch@*' tells why"
+_ENDED: Final = (
+    f"{_JOURNAL}; 243/CREDENTIALS there: it can't decrypt the credential, run vps-secrets setup --replace"
+)
 
 
 async def fetch(request: wire.Request, config: Config) -> wire.Reply:
@@ -80,8 +83,8 @@ async def _ask(message: bytes, expected: wire.Bounds, longest: float, config: Co
             return await _exchange(message, expected, config)
     except TimeoutError:
         reason = f"it gave no reply within {longest + MARGIN_S:g} s; {_JOURNAL}"
-    except asyncio.IncompleteReadError:
-        reason = f"it ended without a whole reply; {_JOURNAL}"
+    except (asyncio.IncompleteReadError, ConnectionResetError, BrokenPipeError):
+        reason = f"it ended without a whole reply; {_ENDED}"
     except WireError as error:
         reason = f"its reply was refused: {error}"
     except OSError as error:

@@ -1,4 +1,4 @@
-"""How old what is served is, and whether the agent is ready: reading only, for both doors."""
+"""How old what is served is, and whether the agent is ready: reading only, for the doors and for systemd."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from agent.core import schedule
 from agent.core.wire_watch import LOOK_S
+from agent.core.words import span
 from agent.serve import clock
 
 if TYPE_CHECKING:
@@ -75,3 +76,19 @@ def summary(state: State) -> str:
         return "denied"
     stale = age(state) > fresh_for(state) or bool(state.store.snapshot.kept)
     return "stale" if stale or unready(state) else "ready"
+
+
+def line(state: State) -> str:
+    """Return the state in one line, as it is now: what ``systemctl status`` shows."""
+    health, snapshot = state.store.health, state.store.snapshot
+    parts = [summary(state)]
+    if snapshot is not None:
+        parts[0] += f", confirmed {span(age(state))} ago"
+        parts.append(f"generation {snapshot.generation}, {len(snapshot.current)} secrets")
+    attempt = next_attempt_in(state)
+    parts.append("reading Barbican now" if not attempt else f"next reading in {span(attempt)}")
+    if health.failure is not None:
+        parts.append(str(health.failure))
+    if health.configuration_error is not None:
+        parts.append("the last reload was refused, the configuration before it is in force")
+    return "; ".join(parts)

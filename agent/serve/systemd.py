@@ -12,6 +12,9 @@ import sdnotify
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+STATUS_EVERY_S: Final = 15.0
+"""How old the line that ``systemctl status`` shows may be."""
+
 
 class Systemd:
     """Owns what has been told so far."""
@@ -41,21 +44,23 @@ class Systemd:
 
     def stopping(self) -> None:
         """Tell that the agent ends."""
-        self._tell("STOPPING=1")
+        self._tell("STOPPING=1\nSTATUS=stopped")
 
     def _tell(self, message: str) -> None:
         """Send one message. sdnotify encodes Latin-1 and drops, without a word, what has no place in it."""
         self._notifier.notify(message.encode().decode("latin-1"))
 
-    async def watchdog(self, look: Callable[[], None] = lambda: None) -> None:
-        """Show, twice as often as asked for, that the event loop is alive (WatchdogSec=); and have a look.
+    async def beat(self, status: Callable[[], str]) -> None:
+        """Show that the event loop is alive, twice as often as asked for, and keep the status line true.
 
-        Nothing else wakes an idle agent, so what must be looked at now and then is looked at here.
+        It tells ages, so it would be wrong soon after it was told. Nothing else wakes an idle agent, so
+        ``status`` may also do what must be done now and then.
         """
-        microseconds = os.environ.get("WATCHDOG_USEC", "")
-        if not microseconds.isdecimal() or not int(microseconds):
+        if "NOTIFY_SOCKET" not in os.environ:
             return
+        microseconds = os.environ.get("WATCHDOG_USEC", "")
+        watched = int(microseconds) / 2_000_000 if microseconds.isdecimal() else 0
+        every = min(watched or STATUS_EVERY_S, STATUS_EVERY_S)
         while True:
-            self._tell("WATCHDOG=1")
-            look()
-            await asyncio.sleep(int(microseconds) / 2_000_000)
+            self._tell(("WATCHDOG=1\n" if watched else "") + f"STATUS={status()}")
+            await asyncio.sleep(every)

@@ -45,9 +45,9 @@ async def wait(path: Path, sockets: Mapping[str, socket.socket], error: Configur
     for number, event in ((signal.SIGTERM, ended), (signal.SIGINT, ended), (signal.SIGHUP, reload)):
         loop.add_signal_handler(number, event.set)
     async with contextlib.AsyncExitStack() as stack:
-        watchdog = asyncio.create_task(systemd.watchdog())
-        stack.callback(watchdog.cancel)
         problem = [error]
+        beat = asyncio.create_task(systemd.beat(lambda: _line(problem[0])))
+        stack.callback(beat.cancel)
         for name in (app_door.NAME, control_door.NAME):
             if name in sockets:
                 server = Server(_Refusing(name, problem), Crowd(Limits()), Traffic())
@@ -69,8 +69,13 @@ def _tell(systemd: Systemd, error: ConfigurationError) -> None:
     for mistake in error.mistakes:
         _log.error("%s", mistake)
     _log.error("there is no valid configuration, so nothing is served; %s", ADVICE)
+    systemd.waiting(_line(error))
+
+
+def _line(error: ConfigurationError) -> str:
+    """Return what ``systemctl status`` shows."""
     more = f" and {len(error.mistakes) - 1} more" if len(error.mistakes) > 1 else ""
-    systemd.waiting(f"not configured: {error.mistakes[0]}{more}; {ADVICE}")
+    return f"not configured: {error.mistakes[0]}{more}; {ADVICE}"
 
 
 class _Refusing:

@@ -67,9 +67,12 @@ class Cloud:
         deployer = self.accounts.deployer()
         session = self.accounts.log_in(deployer, verify=self._ca)
         credential = self.accounts.application_credential(deployer, session, "deploy", DEPLOYER_RULES)
-        self.deployment = Deployment(
-            self.accounts.log_in_with(credential, verify=self._ca), places.barbican_url
-        )
+        self._deployer = self.accounts.log_in_with(credential, verify=self._ca)
+        self.deployment = Deployment(self._deployer, places.barbican_url)
+
+    def deployment_token(self) -> str:
+        """Return a token of the deployment's account, for a program of its own."""
+        return str(self._deployer.get_token())
 
     @property
     def auth_url(self) -> str:

@@ -155,7 +155,6 @@ def test_no_permission(running: Running) -> None:
 
 
 NONSENSE = {
-    "nothing": b"",
     "not HTTP": b"\x00\x01\r\n\r\n",
     "truncated": b"HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\n{}",
     "not JSON": b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n<html>",
@@ -178,6 +177,18 @@ def test_nonsense_is_refused_without_a_traceback(kind: str, tmp_path: Path) -> N
     assert result.returncode == 1
     assert "Traceback" not in result.stderr
     assert "is another program listening there?" in result.stderr
+
+
+def test_an_agent_that_dies_is_told_as_such(tmp_path: Path) -> None:
+    """Its connection ends without a word: it can't be reached."""
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "control.sock"))
+        listener.listen()
+        thread = threading.Thread(target=_answer, args=(listener, b""))
+        thread.start()
+        result = run("status", sockets=tmp_path)
+        thread.join()
+    assert (result.returncode, "closed without an answer" in result.stderr) == (3, True)
 
 
 def _answer(listener: socket.socket, answer: bytes) -> None:

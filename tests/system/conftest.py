@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.cloud.cloud import Cloud
-from tests.system.installed import Installed, booted, set_up
+from tests.system.installed import NEWER, Installed, booted, copied_tree, set_up
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,6 +32,19 @@ def deb() -> Path:
     found = sorted((ROOT / "build" / "deb").glob("vps-secrets-agent_*_all.deb"))
     assert found, "run scripts/deb first, or the whole: scripts/test-system"
     return found[-1]
+
+
+@pytest.fixture(scope="session")
+def newer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same source as another version, built as one builds it."""
+    tree = tmp_path_factory.mktemp("newer")
+    copied_tree(tree)
+    for name in ("agent/__init__.py", "packaging/debian/changelog"):
+        path = tree / name
+        path.write_text(re.sub(r"\d+\.\d+\.\d+", NEWER, path.read_text(), count=1))
+    built = subprocess.run(["scripts/deb"], cwd=tree, capture_output=True, text=True, check=False)
+    assert built.returncode == 0, built.stderr
+    return next((tree / "build" / "deb").glob(f"*_{NEWER}_all.deb"))
 
 
 @pytest.fixture

@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tests.system.machine import Machine
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from provisioning.secrets import Vps
     from tests.cloud.cloud import Cloud
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 AGENT = "vps-secrets-agent.service"
 USER = "recruitiq"
 VALUES = {"DATABASE_URL": b"canary-8c1d2f-database", "JWT_SECRET": b"canary-55ae01-jwt"}
+NEWER = "9.9.9"
+"""The version of the package that another one is upgraded to."""
+ROOT = Path(__file__).parents[2]
 APP = "curl --silent --show-error --unix-socket /run/vps-secrets/app.sock"
 
 
@@ -53,16 +57,31 @@ class Installed(Machine):
         """Kill the agent as the kernel would."""
         self.run(f"kill -KILL {self.pid()}")
 
-    def setup(self, *options: str, given: str | None = None, check: bool = True) -> Done:
-        """Run ``vps-secrets setup`` with what it needs; ``options`` come last and win."""
+    def setup_command(self, *options: str) -> str:
+        """Return ``vps-secrets setup`` with what it needs; ``options`` come last and win."""
         account = self.cloud.runtime[self.vps.vps_id]
         words = [
             *("--vps-id", self.vps.vps_id, "--container", self.vps.container_ref),
             *("--auth-url", self.cloud.auth_url, "--application-credential-id", account.credential.id),
             *("--user", USER, *options),
         ]
-        secret = account.credential.secret if given is None else given
-        return self.run(f"vps-secrets setup {' '.join(words)}", given=secret, check=check)
+        return f"vps-secrets setup {' '.join(words)}"
+
+    def setup(self, *options: str, given: str | None = None, check: bool = True) -> Done:
+        """Run it, with the credential on standard input."""
+        secret = self.cloud.runtime[self.vps.vps_id].credential.secret if given is None else given
+        return self.run(self.setup_command(*options), given=secret, check=check)
+
+
+def copied_tree(directory: Path) -> None:
+    """Copy what scripts/deb builds from, and itself."""
+    for name in ("LICENSE", "agent", "docs/examples", "packaging", "scripts/deb", "systemd"):
+        source, target = ROOT / name, directory / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if source.is_dir():
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy2(source, target)
 
 
 @contextlib.contextmanager

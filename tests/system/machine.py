@@ -125,8 +125,7 @@ class Machine:
         """Shut down, and give everything back."""
         for started in self._started:
             if started.returncode is None:
-                started.kill()
-                started.communicate()
+                started.kill()  # nsenter(1) only: what it started ends with the machine, and its pipe
         if self._process is not None:
             self._process.terminate()  # nspawn turns it into a clean halt
             try:
@@ -134,6 +133,9 @@ class Machine:
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
+        for started in self._started:
+            if started.returncode is None:
+                started.communicate()
         for group in GROUPS:
             for directory, _, _ in os.walk(group / self.name, topdown=False):
                 with contextlib.suppress(OSError):
@@ -174,6 +176,11 @@ class Machine:
     def write(self, path: str, text: str, mode: int = 0o644) -> None:
         """Write a file inside."""
         self.run(f"mkdir -p $(dirname {path}); cat >{path}; chmod {mode:o} {path}", given=text)
+
+    def copy(self, source: Path, path: str) -> None:
+        """Copy a file of the host into the machine."""
+        with source.open("rb") as file:
+            subprocess.run(self.command("sh", "-c", f"cat >{path}"), stdin=file, check=True)
 
     def show(self, unit: str, name: str) -> str:
         """Return a property of a unit."""

@@ -2,42 +2,23 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
-import mmap
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.system.installed import AGENT, VALUES, booted, set_up
 from tests.system.machine import image_of
+from tests.system.scan import forms, found
+from tests.system.writes import Writes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from tests.cloud.cloud import Cloud
     from tests.system.installed import Installed
 
 GRANT = '\n[[grant]]\nunit = "consumer.service"\nsecrets = ["*"]\n'
 LOAD = "--property LoadCredential=JWT_SECRET:/run/vps-secrets/credentials.sock"
 ROTATED = {name: b"canary-later-" + os.urandom(8).hex().encode() for name in VALUES}
-
-
-def _forms(value: bytes) -> Iterator[bytes]:
-    """Yield a value as programs write it: raw, hex, base64 at each offset, UTF-16."""
-    yield value
-    yield value.hex().encode()
-    yield value.hex().upper().encode()
-    yield value.decode().encode("utf-16-le")
-    for offset in range(3):
-        encoded = base64.b64encode(b"\0" * offset + value)
-        yield encoded[4 if offset else 0 : len(encoded) - 4]
-
-
-def _found(image: Path, value: bytes) -> int:
-    """Return in how many forms a value is somewhere in the image, deleted files included."""
-    with image.open("rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as mapping:
-        return sum(mapping.find(form) >= 0 for form in _forms(value))
 
 
 def _written(machine: Installed) -> int:
@@ -59,8 +40,10 @@ def _use_everything(machine: Installed) -> None:
         machine.run(f"systemd-run --quiet --wait --collect --unit other {LOAD} true", check=False)
         machine.run("vps-secrets status; vps-secrets list; vps-secrets explain JWT_SECRET", check=False)
         assert _written(machine) == 0
-        machine.kill()
-        assert machine.reads("JWT_SECRET", values["JWT_SECRET"])
+        for signal in ("KILL", "SEGV"):  # the second asks for a core
+            machine.run(f"kill -{signal} {machine.pid()}")
+            assert machine.reads("JWT_SECRET", values["JWT_SECRET"])
+            machine.until(lambda: machine.status().get("state") == "ready")
     machine.run(f"systemctl restart {AGENT}; apt-get install --yes --reinstall /debs/*.deb")
     machine.cloud.testbed.kill("barbican")
     machine.run("vps-secrets refresh", check=False)
@@ -68,23 +51,32 @@ def _use_everything(machine: Installed) -> None:
     assert _written(machine) == 0
 
 
+def _leave_traces(machine: Installed, deleted: bytes, dumped: bytes) -> None:
+    """Write a value and delete the file; hold another one and crash with a core."""
+    write = 'import sys; open("/root/gone", "wb").write(bytes.fromhex(sys.argv[1]))'
+    machine.run(f"python3 -c '{write}' {deleted.hex()}; sync; rm /root/gone; sync")
+    hold = "import os, sys; held = bytes.fromhex(sys.argv[1]); os.abort()"
+    machine.run(f"cd /root; ulimit -c unlimited; python3 -c '{hold}' {dumped.hex()}; sync", check=False)
+
+
 def test_no_value_reaches_the_disk(rootfs: Path, deb: Path, own_cloud: Cloud) -> None:
-    """Neither values nor the credential are in the raw image; what a deleted file held is found there."""
-    control = b"control-" + os.urandom(12).hex().encode()
+    """Neither values nor the credential are in the raw image; what a deleted file and a core held is."""
+    controls = [b"control-" + os.urandom(12).hex().encode() for _ in range(2)]
     with image_of(rootfs) as image:
         with contextlib.ExitStack() as stack:
             machine = stack.enter_context(booted(image, deb))
             machine.run("mkdir /var/log/journal; journalctl --flush")
             set_up(machine, own_cloud, "vps-prod-001")
-            _use_everything(machine)
-            machine.run(
-                'python3 -c \'import sys; open("/root/gone", "wb").write(bytes.fromhex(sys.argv[1]))\' '
-                f"{control.hex()}; sync; rm /root/gone; sync"
-            )
+            with Writes(Path(f"/proc/{machine.leader}/root")) as writes:
+                _use_everything(machine)
+                _leave_traces(machine, *controls)
             machine.run("journalctl --sync")
             exported = machine.run("journalctl --output export | cat -v").out
             secret = own_cloud.runtime["vps-prod-001"].credential.secret
         for value in (*VALUES.values(), *ROTATED.values(), secret.encode()):
             assert value.decode() not in exported
-            assert _found(image, value) == 0, "a value is on the disk"
-        assert _found(image, control) >= 1, "the scan does not find what is there"
+            assert found(image, *forms(value)) == 0, "a value is on the disk"
+        assert found(image, *controls) == 2, "the scan does not find what is there"
+    units = {unit for unit, _ in writes.seen}
+    assert any(path.endswith("/root/gone") for _, path in writes.seen), "the watch does not see it"
+    assert [unit for unit in units if unit.startswith("vps-secrets")] == []

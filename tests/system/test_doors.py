@@ -36,6 +36,8 @@ def test_load_credential(own: Installed) -> None:
         assert (refused.code, refused.out) == (243, "")
     assert "refused the credential 'JWT_SECRET' to other.service" in own.messages("--unit", AGENT)
     assert "CREDENTIALS" in own.messages("--unit", "other.service")
+    assert own.status()["denied"] == {"credentials": 2}, "the third is granted, and absent"
+    assert "2 at credentials.sock" in own.run("vps-secrets status").out
     denied = own.journal("VPS_SECRETS_DOOR=credentials", "VPS_SECRETS_OUTCOME=denied")
     assert {entry["VPS_SECRETS_UNIT"] for entry in denied} == {"other.service", "consumer.service"}
 
@@ -86,3 +88,6 @@ def test_a_rotation_restarts_the_unit_once(own: Installed) -> None:
     own.cloud.deployment.rotate(own.vps, VALUES)
     own.refresh()
     own.until(lambda: own.run("cat /run/starts").out.split() == ["start"] * 3)
+    sign = "/run/vps-secrets/rotated/all"
+    own.run(f"sleep 3; touch {sign}; sleep .3; touch {sign}; sleep .3; touch {sign}; sleep 5")
+    assert own.run("cat /run/starts").out.split() == ["start"] * 4, "rotations close together are told once"

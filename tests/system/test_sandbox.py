@@ -12,7 +12,12 @@ if TYPE_CHECKING:
     from tests.system.installed import Installed
 
 PROBE = (Path(__file__).parent / "probe_inside.py").read_text()
-UNITS = {"serve": "vps-secrets-agent.service", "fetch": "vps-secrets-fetch@.service"}
+UNITS = {
+    "serve": "vps-secrets-agent.service",
+    "fetch": "vps-secrets-fetch@.service",
+    "rotated": "vps-secrets-rotated@.service",
+}
+WRITABLE = {"serve": ["/run/vps-secrets/rotated"], "fetch": [], "rotated": ["/run/vps-secrets/told"]}
 
 
 @pytest.mark.parametrize("which", UNITS)
@@ -31,11 +36,7 @@ def test_what_the_sandbox_forbids(serving: Installed, which: str) -> None:
         "Requires=",
         "Wants=",
     )
-    kept = [
-        line
-        for line in text.splitlines()
-        if not line.startswith((*dropped, "RuntimeDirectory", "[Install]", "WantedBy"))
-    ]
+    kept = [line for line in text.splitlines() if not line.startswith((*dropped, "[Install]", "WantedBy"))]
     lines = "\n".join(kept).replace(
         "[Service]",
         "[Service]\nType=oneshot\nStandardOutput=file:/run/probe\n"
@@ -45,8 +46,8 @@ def test_what_the_sandbox_forbids(serving: Installed, which: str) -> None:
     serving.write("/etc/systemd/system/probe.service", lines)
     serving.run("rm -f /run/probe; systemctl daemon-reload; systemctl start probe.service")
     found = json.loads(serving.run("cat /run/probe").out)
-    assert found.pop("writable") == (["/run/vps-secrets/rotated"] if which == "serve" else [])
-    assert found.pop("uid") != 0
+    assert found.pop("writable") == WRITABLE[which]
+    assert (found.pop("uid") == 0) == (which == "rotated")
     assert found.pop("inet") == (which == "fetch")
-    assert found.pop("sees_other_processes") == (which == "serve"), "grants by unit need it, fetch does not"
+    assert found.pop("sees_other_processes") == (which != "fetch"), "grants by unit and systemctl need it"
     assert found == dict.fromkeys(found, False), "nothing else may be possible"

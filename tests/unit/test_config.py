@@ -16,6 +16,7 @@ EXAMPLE = Path(__file__).parents[2] / "packaging" / "agent.toml"
 UUID = "0b5a7c5e-2d0e-4c1c-9b0a-3f6f7d7d0b11"
 HEAD = f'vps_id = "vps-prod-001"\ncontainer = "{UUID}"\n'
 LOGIN = '[keystone]\nauth_url = "https://k.example/v3"\napplication_credential_id = "abc"\n'
+GRANT = '[[grant]]\nuser = "u"\nsecrets = ["*"]\n'
 
 
 def _load(tmp_path: Path, text: str) -> Config:
@@ -178,6 +179,10 @@ def test_one_way_to_log_in(login: str, keys: list[str] | None, tmp_path: Path) -
         ("grant = 3", ["keystone.grant"]),
         ('[[grant]]\nuser = "u"\nsecrets = ["a/b"]', ["grant 1.secrets"]),
         ('[[grant]]\nunit = "u"\nsecrets = ["a"]', ["grant 1.unit"]),
+        (GRANT + GRANT, ["grant 2"]),
+        (GRANT + GRANT.replace('"*"', '"JWT_SECRET"'), ["grant 2"]),
+        (GRANT.replace('"*"', '"JWT_SECRET"') + GRANT.replace('"*"', '"JWT_*"'), ["grant 1"]),
+        (GRANT.replace("secrets", 'unit = "u.service"\nsecrets') + GRANT, ["grant 1"]),
         ("[log]\nlevel = 1", ["log.level"]),
         ("[budget]\ncalls_per_month = 30", ["budget.calls_per_month"]),
         ("[budget]\ncalls_per_month = 0", ["budget.calls_per_month"]),
@@ -197,6 +202,17 @@ def test_one_way_to_log_in(login: str, keys: list[str] | None, tmp_path: Path) -
 def test_what_has_no_effect_or_no_sense_is_refused(tables: str, keys: list[str], tmp_path: Path) -> None:
     """Each with its key."""
     assert _keys(tmp_path, f"{HEAD}{LOGIN}{tables}\n") == keys
+
+
+@pytest.mark.parametrize(
+    "second",
+    ['group = "u"\nsecrets = ["*"]', 'user = "v"\nsecrets = ["*"]', 'unit = "u.service"\nsecrets = ["*"]'],
+)
+def test_grants_that_add_something_are_right(second: str, tmp_path: Path) -> None:
+    """Other callers, or the same with other names."""
+    assert len(_load(tmp_path, f"{HEAD}{LOGIN}{GRANT}[[grant]]\n{second}\n").grants) == 2
+    pair = GRANT.replace("*", "A_*") + GRANT.replace("*", "B_*")
+    assert len(_load(tmp_path, f"{HEAD}{LOGIN}{pair}").grants) == 2
 
 
 @pytest.mark.parametrize("text", ["vps_id = ", 'a = "\\x"', "[[[", "a = 1\na = 2"])

@@ -1,0 +1,1 @@
+"""The package on Debian's own kernels, in qemu."""

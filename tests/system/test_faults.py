@@ -1,0 +1,145 @@
+"""What goes wrong on a real machine, and whether journal and status then say what to do."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.system.installed import AGENT, USER, VALUES
+
+if TYPE_CHECKING:
+    from tests.system.installed import Installed
+
+FILE = "/etc/vps-secrets-agent/agent.toml"
+FETCH = "vps-secrets-fetch@*"
+
+
+def _add(machine: Installed, text: str) -> None:
+    machine.write("/root/more", text)
+    machine.run(f"cat /root/more >>{FILE}; systemctl reload {AGENT}", check=False)
+
+
+def _restart(machine: Installed) -> None:
+    machine.run(f"systemctl stop {AGENT}; systemctl start {AGENT}")
+
+
+def _short_timeout(machine: Installed) -> None:
+    machine.run(f'sed -i \'/^\\[fetch\\]/a timeout = "3s"\\nconnect_timeout = "2s"\' {FILE}')
+    machine.run(f"systemctl reload {AGENT}")
+
+
+def _reading(machine: Installed) -> list[int]:
+    """Return the process ids of readings under way."""
+    out = machine.run(f"systemctl show --property MainPID --value '{FETCH}.service'", check=False).out
+    return [int(line) for line in out.split() if line != "0"]
+
+
+def test_a_configuration_that_cant_be_read(own: Installed) -> None:
+    """Permissions that are wrong: it waits and says so; mended and reloaded it serves, without a restart."""
+    own.run(f"chmod 600 {FILE}")
+    _restart(own)
+    assert "can't be read: Permission denied" in own.show(AGENT, "StatusText")
+    assert "can't be read: Permission denied" in own.run("vps-secrets status", check=False).err
+    own.run(f"chmod 644 {FILE}; systemctl reload {AGENT}")
+    own.until(lambda: own.reads("JWT_SECRET", VALUES["JWT_SECRET"]))
+    assert own.show(AGENT, "NRestarts") == "0"
+
+
+def test_grants_for_nobody_and_grants_that_change_nothing(own: Installed) -> None:
+    """A group that does not exist is a warning; a grant without an effect refuses the reload."""
+    _add(own, '\n[[grant]]\ngroup = "no-such-group"\nsecrets = ["*"]\n')
+    own.until_said("its group does not exist on this machine", "--unit", AGENT)
+    assert any("no-such-group" in warning for warning in own.status()["warnings"])
+    _add(own, f'\n[[grant]]\nuser = "{USER}"\nsecrets = ["JWT_SECRET"]\n')
+    own.until_said("grant 3: has no effect: grant 1 allows all of it", "--unit", AGENT)
+    assert own.reads("JWT_SECRET", VALUES["JWT_SECRET"])
+    own.until(lambda: "the last reload was refused" in own.show(AGENT, "StatusText"))
+
+
+def test_a_credential_that_is_not_there(own: Installed) -> None:
+    """What is held is served on; status names the step and where to look."""
+    own.run("rm /etc/vps-secrets-agent/keystone-credential.cred")
+    told = own.run("vps-secrets refresh", check=False)
+    assert told.code == 1
+    for words in ("journalctl -u 'vps-secrets-fetch@*'", "243/CREDENTIALS", "vps-secrets setup --replace"):
+        assert words in told.out
+    assert "CREDENTIALS" in own.messages("--unit", FETCH)
+    assert own.reads("JWT_SECRET", VALUES["JWT_SECRET"])
+
+
+def test_a_path_that_something_else_has_taken(own: Installed) -> None:
+    """A plain file: systemd takes the place back; a directory: it says what is in the way."""
+    stop = f"systemctl stop vps-secrets-app.socket {AGENT}"
+    own.run(f"{stop}; touch /run/vps-secrets/app.sock; systemctl start vps-secrets-app.socket")
+    own.until(lambda: own.reads("JWT_SECRET", VALUES["JWT_SECRET"]))
+    own.run(f"{stop}; mkdir /run/vps-secrets/app.sock; systemctl start vps-secrets-app.socket", check=False)
+    assert own.show("vps-secrets-app.socket", "ActiveState") == "failed"
+    assert "/run/vps-secrets/app.sock" in own.messages("--unit", "vps-secrets-app.socket")
+    own.run("rmdir /run/vps-secrets/app.sock; systemctl start vps-secrets-app.socket")
+    own.until(lambda: own.reads("JWT_SECRET", VALUES["JWT_SECRET"]))
+
+
+@pytest.mark.parametrize("signal", ["KILL", "STOP"])
+def test_a_reading_that_is_killed_or_hangs(own: Installed, signal: str) -> None:
+    """Barbican is silent; the process is killed, or stands still: told within its time, and served on."""
+    _short_timeout(own)
+    own.until(lambda: own.status()["cycles"]["total"] >= 2 and not _reading(own))
+    own.cloud.testbed.pause("barbican")
+    asking = own.start("vps-secrets", "refresh")
+    own.until(lambda: bool(_reading(own)))
+    own.run(f"kill -{signal} {_reading(own)[0]}")
+    out, _ = asking.communicate(timeout=60)
+    assert asking.returncode == 1
+    assert "fetch process" in out
+    assert own.reads("JWT_SECRET", VALUES["JWT_SECRET"])
+    own.cloud.testbed.resume("barbican")
+    own.run("vps-secrets refresh")  # also beside one that stands still
+    for left in _reading(own):
+        own.run(f"kill -CONT {left}", check=False)
+    own.until(lambda: not _reading(own), 60)
+
+
+def test_two_readings_at_once(own: Installed) -> None:
+    """A new agent starts one while that of the killed one hangs: each answers whom it was started by."""
+    own.cloud.testbed.pause("barbican")
+    asking = own.start("vps-secrets", "refresh")
+    own.until(lambda: len(_reading(own)) == 1)
+    own.kill()
+    asking.communicate(timeout=60)
+    asking = own.start("vps-secrets", "refresh")
+    own.until(lambda: len(_reading(own)) == 2)
+    assert own.reads("JWT_SECRET", VALUES["JWT_SECRET"])
+    own.cloud.testbed.resume("barbican")
+    asking.communicate(timeout=60)
+    assert asking.returncode == 0
+    own.until(lambda: not _reading(own), 60)
+    assert own.status()["state"] == "ready"
+
+
+def test_memory_that_cant_be_locked(own: Installed) -> None:
+    """A limit that is too small for both kinds: served all the same, with a warning."""
+    own.write(f"/etc/systemd/system/{AGENT}.d/lock.conf", "[Service]\nLimitMEMLOCK=0\n")
+    own.run("systemctl daemon-reload")
+    _restart(own)
+    own.until(lambda: own.status()["state"] == "ready")
+    assert own.reads("JWT_SECRET", VALUES["JWT_SECRET"])
+    assert any("raise LimitMEMLOCK=" in warning for warning in own.status()["warnings"])
+
+
+def test_the_status_line_stays_true(own: Installed) -> None:
+    """Between two readings its age grows, and a failure shows at once."""
+    own.write(f"/etc/systemd/system/{AGENT}.d/watchdog.conf", "[Service]\nWatchdogSec=2\n")
+    own.run("systemctl daemon-reload")
+    _restart(own)
+    own.until(lambda: own.show(AGENT, "StatusText").startswith("ready, confirmed"))
+    time.sleep(2.5)
+    line = own.show(AGENT, "StatusText")
+    assert not line.startswith("ready, confirmed 0 s ago")
+    assert "generation 1, 2 secrets; next reading in" in line
+    own.cloud.testbed.stop("barbican")
+    own.run("vps-secrets refresh", check=False)
+    own.until(lambda: "connection failed" in own.show(AGENT, "StatusText"))
+    own.run(f"systemctl stop {AGENT} vps-secrets-app.socket vps-secrets-control.socket")
+    assert own.show(AGENT, "StatusText") in {"", "stopped"}

@@ -1,0 +1,82 @@
+"""The ways to hand over the credential: a terminal, a descriptor, cloud-init; never an argument."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import yaml
+
+from tests.system.installed import ROOT, USER, VALUES
+
+if TYPE_CHECKING:
+    from tests.cloud.cloud import Cloud
+    from tests.system.installed import Installed
+
+NO_CONTAINER = "00000000-0000-4000-8000-000000000000"
+TERMINAL = Path(__file__).parent / "terminal_inside.py"
+
+
+def test_at_a_terminal_it_asks_and_shows_no_secret(bare: Installed, cloud: Cloud, rootfs: Path) -> None:
+    """Every fact that is missing is asked for; the credential is typed without an echo."""
+    vps = cloud.vps(f"vps-terminal-{rootfs.name}", VALUES)
+    account = cloud.runtime[vps.vps_id]
+    answers = [
+        ("id of this VPS, such as vps-prod-001: ", vps.vps_id),
+        ("reference of its Barbican container: ", vps.container_ref),
+        ("keystone.example.org/v3: ", cloud.auth_url),
+        ("id of the application credential: ", account.credential.id),
+        ("user that the application runs as: ", USER),
+        ("(not shown): ", account.credential.secret),
+    ]
+    bare.write("/usr/local/lib/terminal.py", TERMINAL.read_text())
+    shown = bare.run("python3 /usr/local/lib/terminal.py vps-secrets setup", given=json.dumps(answers)).out
+    assert "first reading  2 secrets: DATABASE_URL, JWT_SECRET" in shown
+    assert vps.vps_id in shown, "what is typed is shown"
+    assert account.credential.secret not in shown
+    assert bare.reads("JWT_SECRET", VALUES["JWT_SECRET"])
+
+
+def test_from_a_descriptor_for_images(bare: Installed, cloud: Cloud, rootfs: Path) -> None:
+    """No terminal, no standard input, not started; the start that follows serves."""
+    bare.cloud, bare.vps = cloud, cloud.vps(f"vps-fd-{rootfs.name}", VALUES)
+    secret = cloud.runtime[bare.vps.vps_id].credential.secret
+    bare.write("/run/handed-over", secret, 0o600)
+    command = bare.setup_command("--credential-fd", "7", "--no-start")
+    assert "not started" in bare.run(f"{command} 7</run/handed-over </dev/null; rm /run/handed-over").out
+    assert bare.digest("JWT_SECRET") == ""
+    bare.run("systemctl restart vps-secrets-app.socket vps-secrets-agent.service")
+    assert bare.reads("JWT_SECRET", VALUES["JWT_SECRET"])
+    refused = bare.run(f"{command} --replace </dev/null", check=False)
+    assert "descriptor 7: Bad file descriptor" in refused.err
+
+
+def test_the_example_for_cloud_init(bare: Installed, cloud: Cloud, rootfs: Path) -> None:
+    """Its files and its commands, run as cloud-init does: written first, then one script of sh."""
+    vps = cloud.vps(f"vps-cloud-init-{rootfs.name}", VALUES)
+    account = cloud.runtime[vps.vps_id]
+    text = (ROOT / "docs/examples/cloud-init.yaml").read_text()
+    for placeholder, fact in (
+        ("vps-prod-001", vps.vps_id),
+        (
+            "https://barbican.example.org/v1/containers/00000000-0000-4000-8000-000000000000",
+            vps.container_ref,
+        ),
+        ("https://keystone.example.org/v3", cloud.auth_url),
+        ("0" * 32, account.credential.id),
+        ("SECRET_OF_THE_APPLICATION_CREDENTIAL", account.credential.secret),
+    ):
+        assert placeholder in text
+        text = text.replace(placeholder, fact)
+    given = yaml.safe_load(text)
+    for file in given["write_files"]:
+        bare.write(file["path"], file["content"] + "\n", int(file["permissions"], 8))
+    lines = [line if isinstance(line, str) else shlex.join(line) for line in given["runcmd"]]
+    done = bare.run("sh -e", given="\n".join(lines))
+    assert "first reading  2 secrets" in done.out
+    assert bare.reads("JWT_SECRET", VALUES["JWT_SECRET"])
+    secret = account.credential.secret
+    left = bare.run(f"grep --recursive --files-with-matches '{secret}' /etc /run /var /root", check=False)
+    assert left.out == ""
