@@ -7,7 +7,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Final
 
-from tests.fakes.counting import CountingProxy
+from tests.fakes.proxy import FaultProxy
 
 from bench.processes import cpu
 from bench.results import Part
@@ -108,8 +108,8 @@ def refresh(system: System, cloud: Cloud, vps: Vps, rounds: int) -> list[Part]:
 def quiet(make: Callable[[Callable[[str], str]], System], cloud: Cloud, rounds: int) -> list[Part]:
     """Measure what a cycle without news costs, with every request counted on its way to the services."""
     with contextlib.ExitStack() as stack:
-        keystone = stack.enter_context(CountingProxy(cloud.auth_url))
-        barbican = stack.enter_context(CountingProxy(cloud.testbed.places.barbican_url))
+        keystone = stack.enter_context(FaultProxy(cloud.auth_url))
+        barbican = stack.enter_context(FaultProxy(cloud.testbed.places.barbican_url))
 
         def through(text: str) -> str:
             text = text.replace(cloud.auth_url, keystone.url)

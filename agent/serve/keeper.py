@@ -118,7 +118,7 @@ class Keeper:
             self.ask()
 
     def look(self) -> None:
-        """Wake up where it is time: while a machine is suspended timers stand still, the boot clock does not."""
+        """Wake up where it is time: while a machine is suspended its timers stand still."""
         if clock.boot() >= self._wakes_at:
             self._wake.set()
 
