@@ -7,13 +7,12 @@ import threading
 import time
 from typing import TYPE_CHECKING, Final
 
-from tests.fakes.proxy import FaultProxy
-
 from bench.processes import cpu
 from bench.results import Part
 from bench.system import System, first_answer
 from bench.tools import progress, wait
 from provisioning.secrets import generate_value
+from tests.fakes.proxy import FaultProxy
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -1,17 +1,17 @@
-"""A caller's socket on the event loop: what comes is told, what is said leaves as fast as the caller reads.
+"""A caller's socket: what comes is told, what is said leaves as fast as the caller reads.
 
-Nobody else touches the socket. asyncio's transports cost more for each connection than all else that a read
-takes (docs/adr/0009), and a connection that is accepted is not there yet for two turns of the loop.
+Nobody else touches the socket. asyncio's transports and readers cost more for a connection than all else that
+a read takes (docs/adr/0009), so all channels of a server share one epoll(7), which the event loop watches.
 """
 
 from __future__ import annotations
 
 import abc
 import contextlib
+import select
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    import asyncio
     import socket
 
 CHUNK: Final = 16384
@@ -21,16 +21,18 @@ CHUNK: Final = 16384
 class Channel(abc.ABC):
     """A non-blocking stream socket. ``ended`` tells that the other end has closed its half."""
 
-    __slots__ = ("_descriptor", "_reading", "_socket", "_unsent", "closed", "ended", "loop")
+    __slots__ = ("_poll", "_reading", "_socket", "_unsent", "_watched", "closed", "descriptor", "ended")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, accepted: socket.socket) -> None:
-        self.loop: Final = loop
+    def __init__(self, poll: select.epoll, accepted: socket.socket) -> None:
+        """``poll``: whoever polls it calls :meth:`ready`."""
+        self.descriptor: Final = accepted.fileno()
         self.ended = False
         self.closed = False
+        self._poll: Final = poll
         self._socket: Final = accepted
-        self._descriptor: Final = accepted.fileno()  # asyncio makes a repr of a socket that is new to it
         self._reading = False
         self._unsent: memoryview | None = None
+        self._watched: int | None = None
 
     @abc.abstractmethod
     def received(self, data: bytes) -> None:
@@ -60,14 +62,29 @@ class Channel(abc.ABC):
             self.ended = True
             self.hung_up()
 
+    def ready(self, events: int) -> None:
+        """Go on: there is something to read, room to write, or nobody at the other end."""
+        if self._unsent is not None and events & ~select.EPOLLIN:
+            self._send_on()
+        elif self._reading and events & select.EPOLLIN:
+            self.look()
+        else:
+            self.close()  # EPOLLHUP is told unasked: the other end is gone, not only its half
+
     def read(self, *, wanted: bool) -> None:
         """Have what comes told from now on, or leave it in the kernel."""
-        if self._reading and not wanted:
-            self._reading = False
-            self.loop.remove_reader(self._descriptor)
-        elif wanted and not (self._reading or self.ended or self.closed):
-            self._reading = True
-            self.loop.add_reader(self._descriptor, self.look)
+        self._reading = wanted and not self.ended
+        self._watch()
+
+    def _watch(self) -> None:
+        if self.closed:
+            return
+        events = (select.EPOLLIN if self._reading else 0) | (select.EPOLLOUT if self._unsent else 0)
+        if self._watched is None:
+            self._poll.register(self.descriptor, events)
+        elif events != self._watched:
+            self._poll.modify(self.descriptor, events)
+        self._watched = events
 
     def send(self, *parts: bytes) -> bool:
         """Send what the socket takes; False where the rest follows, or the connection is lost.
@@ -84,7 +101,7 @@ class Channel(abc.ABC):
         if count == sum(map(len, parts)):
             return True
         self._unsent = memoryview(b"".join(parts))[count:]
-        self.loop.add_writer(self._descriptor, self._send_on)
+        self._watch()
         return False
 
     def shut(self, how: int) -> None:
@@ -93,12 +110,9 @@ class Channel(abc.ABC):
             self._socket.shutdown(how)
 
     def close(self) -> None:
-        """Close at once."""
-        self.read(wanted=False)
+        """Close at once; the kernel forgets that it was polled."""
         self.closed = True
-        if self._unsent is not None:
-            self.loop.remove_writer(self._descriptor)
-            self._unsent = None
+        self._unsent = None
         self._socket.close()
 
     def _send_on(self) -> None:
@@ -112,5 +126,5 @@ class Channel(abc.ABC):
             return
         if not self._unsent:
             self._unsent = None
-            self.loop.remove_writer(self._descriptor)
+            self._watch()
             self.sent()

@@ -69,7 +69,7 @@ class Connection(Channel):
 
     def __init__(self, server: Server, accepted: socket.socket, peer: Peer | None, *, stranger: bool) -> None:
         """``stranger`` is for the server: whether no grant meant the peer when it connected."""
-        super().__init__(server.loop, accepted)
+        super().__init__(server.poll, accepted)
         self.peer: Final = peer
         self.stranger: Final = stranger
         self.deadline = math.inf
@@ -118,7 +118,7 @@ class Connection(Channel):
         self._server.forget(self)
 
     def _arm(self, seconds: float) -> None:
-        self.deadline = self.loop.time() + seconds
+        self.deadline = self._server.loop.time() + seconds
         self._server.expect(self.deadline)
 
     # What comes
@@ -178,7 +178,7 @@ class Connection(Channel):
             return
         self._unanswered = request
         self._listens = said.for_listener
-        self._task = self.loop.create_task(self._wait(request, said))
+        self._task = self._server.loop.create_task(self._wait(request, said))
 
     async def _wait(self, request: http.Request, waiting: Waiting) -> None:
         try:
@@ -197,7 +197,7 @@ class Connection(Channel):
         start = head(response, closes=self._last, streams=answer.stream is not None)
         if answer.stream is not None:
             self._listens = True
-            self._task = self.loop.create_task(self._pour(start, answer.stream))
+            self._task = self._server.loop.create_task(self._pour(start, answer.stream))
         elif self._let_leave(start, b"" if method == "HEAD" else response.body):
             self._answered(lingers=answer.closes)
 
@@ -241,7 +241,7 @@ class Connection(Channel):
 
     async def _send_all(self, part: bytes) -> None:
         if not self._let_leave(part):
-            self._drained = self.loop.create_future()
+            self._drained = self._server.loop.create_future()
             await self._drained  # close() cancels the task
         self.deadline = math.inf
 
@@ -252,7 +252,7 @@ class Connection(Channel):
         elif self._last:
             self._linger()
         elif self._received:
-            self.loop.call_soon(self._go_on)
+            self._server.loop.call_soon(self._go_on)
         else:
             self._go_on()
 

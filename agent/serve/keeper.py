@@ -118,7 +118,7 @@ class Keeper:
             self.ask()
 
     def look(self) -> None:
-        """Wake up where it is time: while a machine is suspended its timers stand still."""
+        """Wake up where it is time: a suspended machine's timers stand still, its boot clock does not."""
         if clock.boot() >= self._wakes_at:
             self._wake.set()
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import functools
 import os
 import select
 import socket
 import struct
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -14,6 +17,8 @@ from agent.core.access import Peer
 _UCRED: Final = struct.Struct("iII")  # struct ucred: pid, uid, gid
 _SO_PEERGROUPS: Final = 59  # asm-generic/socket.h; Linux 4.13 and newer
 _SO_PEERPIDFD: Final = 77
+_GID_BYTES: Final = struct.calcsize("I")
+_A_FEW_GROUPS: Final = 64
 _MOST_GROUPS: Final = 65536  # NGROUPS_MAX
 _NOBODY: Final = 0xFFFFFFFF  # what SO_PEERCRED says where there are no credentials
 
@@ -21,29 +26,32 @@ _NOBODY: Final = 0xFFFFFFFF  # what SO_PEERCRED says where there are no credenti
 def of(connection: socket.socket, *, with_unit: bool = False) -> Peer | None:
     """Return the caller of a connection, or None where the kernel does not tell: then all is denied."""
     try:
-        pid, uid, gid = _UCRED.unpack(
-            connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
-        )
-        groups = _groups(connection)
+        credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+        peer = _peer(credentials, _groups(connection))
     except (OSError, struct.error):
         return None
+    if peer is not None and with_unit:
+        return replace(peer, unit=_unit(connection, peer.pid))
+    return peer
+
+
+@functools.lru_cache(maxsize=64)  # an application that connects for each read has the same ones each time
+def _peer(credentials: bytes, groups: bytes) -> Peer | None:
+    """Return who has these credentials and supplementary groups, as the kernel tells them."""
+    pid, uid, gid = _UCRED.unpack(credentials)
     if _NOBODY in (uid, gid):
         return None
-    return Peer(pid, uid, gid, groups | {gid}, _unit(connection, pid) if with_unit else None)
+    return Peer(pid, uid, gid, frozenset(struct.unpack(f"{len(groups) // _GID_BYTES}I", groups)) | {gid})
 
 
-def _groups(connection: socket.socket) -> frozenset[int]:
+def _groups(connection: socket.socket) -> bytes:
     """Return the supplementary groups; getsockopt(2) is asked with room for a few first, then for all."""
-    size = struct.calcsize("I")
-    for room in (64, _MOST_GROUPS):
-        try:
-            raw = connection.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, room * size)
-        except OSError as error:
-            if error.errno == 34 and room != _MOST_GROUPS:  # noqa: PLR2004  # ERANGE: more groups than room
-                continue
+    try:
+        return connection.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, _A_FEW_GROUPS * _GID_BYTES)
+    except OSError as error:
+        if error.errno != errno.ERANGE:
             raise
-        return frozenset(struct.unpack(f"{len(raw) // size}I", raw))
-    return frozenset()
+    return connection.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, _MOST_GROUPS * _GID_BYTES)
 
 
 def _unit(connection: socket.socket, pid: int) -> str | None:

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 import math
+import select
 from typing import TYPE_CHECKING, Final, Protocol
 
 from agent.core.errors import BODY_NOT_EXPECTED, TOO_MANY_CONNECTIONS, TOO_MANY_REQUESTS, RequestError
@@ -76,9 +77,10 @@ class Server:
         self.crowd: Final = crowd
         self.traffic: Final = traffic
         self.loop: Final = asyncio.get_running_loop()
+        self.poll: Final = select.epoll()
         self.draining = False
         self._listener: socket.socket | None = None
-        self._connections: set[Connection] = set()
+        self._connections: dict[int, Connection] = {}
         self._turned_away: set[socket.socket] = set()
         self._emptied: Final = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
@@ -91,6 +93,7 @@ class Server:
         listener.settimeout(0)
         self._listener = listener
         self.loop.add_reader(listener, self._acceptable)
+        self.loop.add_reader(self.poll, self._ready)
 
     def stop(self) -> None:
         """Accept no more; each answer from now on is the last one of its connection, and says so."""
@@ -110,15 +113,17 @@ class Server:
         """
         self.stop()
         await self._empty(DRAIN_S)
-        for connection in list(self._connections):
+        for connection in list(self._connections.values()):
             connection.retire()
         await self._empty(GOODBYE_S)
-        for connection in list(self._connections):
+        for connection in list(self._connections.values()):
             connection.close()
         for turned_away in list(self._turned_away):
             self._close(turned_away)
         if self._timer is not None:
             self._timer.cancel()
+        self.loop.remove_reader(self.poll)
+        self.poll.close()
 
     def admit(self, request: Request, caller: Peer | None) -> None:
         """Refuse what no door takes.
@@ -145,12 +150,19 @@ class Server:
 
     def forget(self, connection: Connection) -> None:
         """Count a connection out that has closed itself."""
-        self._connections.discard(connection)
+        del self._connections[connection.descriptor]
         caller = connection.peer
         self.crowd.leave(caller.uid if caller else -1, stranger=connection.stranger)
         self.traffic.connections[self.door.name] -= 1
         if not self._connections:
             self._emptied.set()
+
+    def _ready(self) -> None:
+        """Have each connection go on where something has happened; one closes in between is not there."""
+        for descriptor, events in self.poll.poll(0):
+            connection = self._connections.get(descriptor)
+            if connection is not None:
+                connection.ready(events)
 
     def _acceptable(self) -> None:
         assert self._listener is not None  # noqa: S101  # _pause() also ends the calls of this
@@ -181,7 +193,7 @@ class Server:
             return
         self.traffic.connections[self.door.name] += 1
         connection = Connection(self, accepted, caller, stranger=stranger)
-        self._connections.add(connection)
+        self._connections[connection.descriptor] = connection
         connection.begin()
 
     def _turn_away(self, accepted: socket.socket) -> None:
@@ -202,10 +214,10 @@ class Server:
     def _look(self) -> None:
         """End what is late, and look again when the next is due."""
         now = self.loop.time()
-        for connection in [one for one in self._connections if one.deadline <= now]:
+        for connection in [one for one in self._connections.values() if one.deadline <= now]:
             connection.late()
         self._timer, self._look_at = None, math.inf
-        self.expect(min((one.deadline for one in self._connections), default=math.inf))
+        self.expect(min((one.deadline for one in self._connections.values()), default=math.inf))
 
     async def _empty(self, seconds: float) -> None:
         """Wait until there are no connections, or the time is up."""
