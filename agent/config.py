@@ -234,14 +234,14 @@ def _config(top: Table, path: Path) -> Config:
     container = _container(top)
     keystone = _keystone(top.table("keystone"))
     fetch = _fetch(top.table("fetch"))
-    rotation = _rotation(top.table("rotation"))
+    rotation = _rotation(top.table("rotation"), fetch)
     staleness = _staleness(top.table("staleness"), rotation)
     budget = _budget(top.table("budget"), rotation, staleness)
     app = _app(top.table("app"))
     control = _control(top.table("control"), app)
     log = _log(top.table("log"))
     rules = grants(top)
-    seen = beacon(top.table("beacon"), keystone.ca_file)
+    seen = beacon(top.table("beacon"), keystone.ca_file, rotation.spread)
     top.finish()
     return Config(
         *(path, vps_id, container, keystone, fetch, rotation, staleness, budget, app, control, log, rules),
@@ -346,9 +346,10 @@ def _fetch(table: Table) -> FetchSettings:
     return settings
 
 
-def _rotation(table: Table) -> RotationSettings:
+def _rotation(table: Table, fetch: FetchSettings) -> RotationSettings:
     fleet_size = table.whole("fleet_size", 100, 1, 1_000_000)
-    spread = schedule.fleet_spread(fleet_size)
+    calls = schedule.LISTED_CALLS if fetch.list_metadata else schedule.COLD_CALLS
+    spread = schedule.fleet_spread(fleet_size, calls)
     settings = RotationSettings(
         fleet_size=fleet_size,
         spread=spread,

@@ -36,8 +36,11 @@ class BeaconSettings:
     spread: float = 0.0
 
 
-def beacon(table: Table, keystone_ca_file: Path | None) -> BeaconSettings | None:
-    """Return the settings, or None where no URL is given and there is no beacon."""
+def beacon(table: Table, keystone_ca_file: Path | None, spread: float) -> BeaconSettings | None:
+    """Return the settings, or None where no URL is given and there is no beacon.
+
+    ``spread`` (s) is the fleet's: the default, since one beacon may be a whole fleet's.
+    """
     https = "must be an https:// URL without user or fragment (http:// only on loopback)"
     found = table.text("url", beacon_url, https)
     auth = table.choice("auth", NONE, (NONE, KEYSTONE))
@@ -47,7 +50,7 @@ def beacon(table: Table, keystone_ca_file: Path | None) -> BeaconSettings | None
         auth=auth,
         # the object store of the same cloud has the same authority; any other server has not
         ca_file=table.path("ca_file") or (keystone_ca_file if auth == KEYSTONE else None),
-        spread=table.seconds("spread", 0.0, 0.0, 3600.0),
+        spread=table.seconds("spread", spread, 0.0, 3600.0),
     )
     if not table.has("url"):
         for key in table.written():

@@ -25,6 +25,8 @@ LONGEST_RETRY_AFTER_S: Final = 3600.0
 """How much of a ``Retry-After`` is obeyed: a proxy that says a month must not end the polling."""
 COLD_CALLS: Final = 15
 """Requests to Barbican of a cycle that has everything to read: the list, then 7 secrets at two each."""
+LISTED_CALLS: Final = 9
+"""The same where the metadata of all come in one list (fetch.list_metadata)."""
 FLEET_CALLS_PER_S: Final = 360.0
 """What a whole fleet may ask of Barbican at once: 72 % of the 500/s that it is to bear (ADR 0013)."""
 LONGEST_SPREAD_S: Final = 3600.0

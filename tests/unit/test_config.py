@@ -107,6 +107,15 @@ def test_the_start_jitter_follows_from_the_fleet_unless_it_is_given(tmp_path: Pa
     assert rotation.start_jitter == rotation.spread == 416.7
     rotation = _load(tmp_path, HEAD + LOGIN + size + 'start_jitter = "5s"\n').rotation
     assert (rotation.start_jitter, rotation.spread) == (5.0, 416.7)
+    listing = _load(tmp_path, HEAD + LOGIN + size + "[fetch]\nlist_metadata = true\n")
+    assert listing.rotation.spread == 250.0
+
+
+def test_a_beacon_may_be_a_whole_fleets(tmp_path: Path) -> None:
+    """Its polls are spread as the fleet's starts are, unless something else is given."""
+    found = _load(tmp_path, f'{HEAD}{LOGIN}[rotation]\nfleet_size = 240\n[beacon]\nurl = "https://b/c"\n')
+    assert found.beacon is not None
+    assert found.beacon.spread == found.rotation.spread == 10.0
 
 
 def test_a_budget_that_can_be_kept(tmp_path: Path) -> None:
