@@ -11,6 +11,7 @@ import contextlib
 import logging
 import math
 import select
+import socket
 from typing import TYPE_CHECKING, Final, Protocol
 
 from agent.core.errors import BODY_NOT_EXPECTED, TOO_MANY_CONNECTIONS, TOO_MANY_REQUESTS, RequestError
@@ -19,8 +20,6 @@ from agent.serve.connection import Connection
 from agent.serve.responses import head, problem_response
 
 if TYPE_CHECKING:
-    import socket
-
     from agent.core.access import Peer
     from agent.core.http import Request
     from agent.serve.crowd import Crowd
@@ -29,6 +28,11 @@ if TYPE_CHECKING:
 
 ACCEPTED_IN_A_TURN: Final = 16
 """How many connections are accepted before those that are there are looked at again."""
+SEND_BUFFER: Final = 32768
+"""Bytes of answers that wait in the kernel for a caller to read them; the kernel doubles it (socket(7)).
+
+They count as the agent's memory (MemoryMax=); by default it would be 200 kB for each connection.
+"""
 ACCEPT_AGAIN_S: Final = 1.0
 """When to accept again after the process had no descriptor left."""
 CROWDED_RETRY_S: Final = 1.0
@@ -186,6 +190,7 @@ class Server:
     def _welcome(self, accepted: socket.socket) -> None:
         """Take the peer, and count the connection in or refuse it."""
         accepted.settimeout(0)
+        accepted.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
         caller = peer.of(accepted, with_unit=self.door.wants_unit())
         stranger = caller is None or not self.door.knows(caller)
         if not self.crowd.enter(caller.uid if caller else -1, stranger=stranger):

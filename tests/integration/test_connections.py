@@ -137,7 +137,8 @@ def test_one_that_never_reads_takes_no_memory(agent: Agent) -> None:
                 asked += connection.send(READ_BIG * 100) // len(READ_BIG)
         assert agent.get("/v1/secrets/A").status == 200
         served = len([r for r in agent.audit() if r["action"] == "/v1/secrets/BIG"])
-        assert served < asked / 10, "it is answered although it does not read"
+        assert asked > 100
+        assert served <= 10, "it is answered although it does not read"
         assert resident(agent) - before < 4_000_000
         connection.settimeout(20)
         agent.until(lambda: agent.status()["connections"]["app"] == 0)

@@ -42,7 +42,7 @@ def test_defaults_and_all_keys(tmp_path: Path) -> None:
     """Keystone's authority is taken over for Keystone's object store only."""
     url = f"https://b.example/fleet?sig={CANARY}&e=1"
     assert _load(tmp_path, f'[beacon]\nurl = "{url}"\n').beacon == BeaconSettings(
-        url, 30.0, "none", None, 0.0
+        url, 30.0, "none", None, 4.2
     )
     keystone = _load(tmp_path, '[beacon]\nurl = "https://s.example/b"\nauth = "keystone"\n').beacon
     assert keystone is not None
