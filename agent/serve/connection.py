@@ -1,8 +1,8 @@
 """One connection to a door: takes requests off its channel, has them decided in order, writes the answers.
 
-Memory is bounded: what a caller sends meanwhile waits in the kernel, and
-nothing more is answered while it does not read. One request is taken in a turn of the event loop, so that a
-caller with many of them does not keep the others waiting.
+Memory is bounded: what a caller sends meanwhile waits in the kernel, and nothing more is answered while it
+does not read. One request is taken in a turn of the event loop, so that a caller with many of them does not
+keep the others waiting.
 """
 
 from __future__ import annotations
@@ -113,8 +113,8 @@ class Connection(Channel):
         if self._task is not None:
             self._task.cancel()
         if self._unanswered is not None:
-            gone = Record("served", 204, self._unanswered.path, {}, reason="caller-gone")
-            self._record(self._unanswered.method, gone)
+            record = Record("served", 204, self._unanswered.path, {}, reason="not-answered")
+            self._record(self._unanswered.method, record)
         self._server.forget(self)
 
     def _arm(self, seconds: float) -> None:
@@ -161,9 +161,7 @@ class Connection(Channel):
 
     def _begin_answer(self) -> None:
         self._phase = _Phase.BUSY
-        self.deadline = (
-            math.inf
-        )  # the door bounds how long it takes, and _let_leave how long it is on its way
+        self.deadline = math.inf  # the door bounds how long it takes, _let_leave how long it is on its way
 
     # What is decided
 
@@ -171,7 +169,7 @@ class Connection(Channel):
         try:
             self._server.admit(request, self.peer)
             said = self._server.door.answer(request, self.peer)
-        except Exception as error:  # noqa: BLE001  # rule 4 of docs: fixed text, see _refusal
+        except Exception as error:  # noqa: BLE001  # whatever it is, the caller gets fixed text
             said = _refusal(request.path, error)
         if isinstance(said, Answer):
             self._say(request.method, said)
@@ -282,9 +280,8 @@ class Connection(Channel):
 def _refusal(action: str, error: Exception) -> Answer:
     """Return the answer to a request that is refused or failed: fixed text, whatever went wrong."""
     if not isinstance(error, RequestError):
-        _log.error(
-            "a request failed with %s", type(error).__name__
-        )  # no text, no traceback: they may hold values
+        # neither its text nor a traceback: they may hold values
+        _log.error("a request failed with %s", type(error).__name__)
         error = RequestError(INTERNAL)
     problem = error.problem
     record = Record(problem.outcome, problem.status, action, dict.fromkeys(error.names), reason=problem.type)

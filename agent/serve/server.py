@@ -162,7 +162,7 @@ class Server:
             self._emptied.set()
 
     def _ready(self) -> None:
-        """Have each connection go on where something has happened; one closes in between is not there."""
+        """Have each connection go on where something has happened; one that has closed since is not there."""
         for descriptor, events in self.poll.poll(0):
             connection = self._connections.get(descriptor)
             if connection is not None:

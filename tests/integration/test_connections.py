@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import resource
 import signal
 import socket
 import time
@@ -166,7 +167,7 @@ def test_a_watcher_that_closes_its_half_has_left(agent: Agent) -> None:
         assert until_end(connection) == b""
     agent.until(lambda: agent.status()["watchers"] == 0)
     record = agent.audit()[-1]
-    assert (record["status"], record["reason"]) == (204, "caller-gone")
+    assert (record["status"], record["reason"]) == (204, "not-answered")
     assert "secrets" not in record
 
 
@@ -194,6 +195,31 @@ def test_a_lost_event_stream_is_forgotten(agent: Agent) -> None:
     agent.until(lambda: agent.status()["watchers"] == 0)
     agent.until(lambda: agent.status()["connections"]["app"] == 0)
     assert len(agent.audit()) == before + 1
+
+
+def test_without_descriptors_it_goes_on_with_those_it_has() -> None:
+    """It says so, accepts again a second later, and who has connected meanwhile is answered then."""
+    world = World()
+    world.put("A", b"canary")
+    with Agent(lambda directory: fake_configuration(directory, world, GRANTS)[1]) as agent:
+        agent.start().until_ready()
+        assert agent.process is not None
+        pid = agent.process.pid
+        kept = UnixConnection(agent.app)
+        kept.connect()
+        agent.until(lambda: agent.status()["connections"].get("app") == 1)
+        used = max(int(path.name) for path in Path(f"/proc/{pid}/fd").iterdir())
+        before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (used + 1, before[1]))
+        with contextlib.ExitStack() as stack:
+            waiting = [stack.enter_context(connect(agent)) for _ in range(used + 2)]
+            agent.until(lambda: "no connection can be accepted for 1.0 s: Too many open files" in agent.log)
+            kept.request("GET", "/v1/secrets/A")
+            assert kept.getresponse().status == 200
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
+            waiting[-1].sendall(LIVE)
+            assert waiting[-1].recv(65536).startswith(b"HTTP/1.1 200 OK\r\n")
+        kept.close()
 
 
 def test_the_end_answers_whoever_is_connected() -> None:
