@@ -39,7 +39,10 @@ def main(arguments: list[str] | None = None) -> int:
     except UnreachableError as error:
         return _fail(UNREACHABLE, f"{error}; is the agent running? systemctl status vps-secrets-agent")
     except PermissionDeniedError as error:
-        return _fail(PERMISSION, f"{error}; root and vps-secrets-admin may use the control socket")
+        who = "root and vps-secrets-admin may use the control socket"
+        if options.run in {_list, _wait, _watch}:
+            who = "be the application's user, or in the group that owns the socket"
+        return _fail(PERMISSION, f"{error}; {who}")
     except AnswerError as error:
         return _fail(NO, f"{error}; is another program listening there?")
     except BrokenPipeError:

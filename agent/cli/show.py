@@ -99,14 +99,15 @@ def status(content: dict[str, Any]) -> Iterator[str]:
     agent, cycles = content.get("agent") or {}, content.get("cycles") or {}
     memory = content.get("memory") or {}
     yield f"{clean(content.get('vpsId'))}: {clean(content.get('state'))}"
-    age, attempt = span(content.get("confirmedAge")), span(content.get("nextAttemptIn"))
+    age, attempt = content.get("confirmedAge"), span(content.get("nextAttemptIn"))
+    confirmed = "not yet" if age is None else f"{span(age)} ago"
     total, failed, in_a_row = (cycles.get(key) for key in ("total", "failed", "inARow"))
     facts = (
         ("agent", f"version {agent.get('version')}, pid {agent.get('pid')}, up {span(agent.get('uptime'))}"),
         ("generation", str(content.get("generation") or "none yet")),
         (
             "confirmed",
-            f"{age} ago; next reading in {attempt}",
+            f"{confirmed}; next reading in {attempt}",
         ),
         (
             "cycles",
@@ -123,6 +124,9 @@ def status(content: dict[str, Any]) -> Iterator[str]:
     if content.get("failure"):
         yield ""
         yield from failure(content["failure"])
+    if content.get("droppedIn") is not None:
+        drop = span(content["droppedIn"])
+        yield f"access:       taken away; the values are dropped in {drop} unless it is given back"
     for title, key in (
         ("grants", "grants"),
         ("listed, but not readable yet", "pending"),
@@ -137,5 +141,6 @@ def status(content: dict[str, Any]) -> Iterator[str]:
         yield ""
         yield "the last reload was refused:"
         yield from (f"  {clean(line)}" for line in str(content["configurationError"]).splitlines())
-    yield ""
-    yield from secrets(content.get("secrets") or ())
+    if content.get("secrets"):
+        yield ""
+        yield from secrets(content["secrets"])

@@ -108,6 +108,7 @@ class ControlDoor:
             "generation": snapshot.generation if snapshot else None,
             "confirmedAge": None if health.confirmed is None else freshness.age(state),
             "nextAttemptIn": freshness.next_attempt_in(state),
+            "droppedIn": freshness.dropped_in(state),
             "cycles": {
                 "total": health.cycles,
                 "failed": health.cycles_failed,

@@ -57,6 +57,14 @@ def last_look(state: State) -> float | None:
     return min(since, schedule.look(settings.interval, max) + LOOK_S) if lookout.watched else since
 
 
+def dropped_in(state: State) -> float | None:
+    """Return in how many seconds the values go, where access to them was taken away."""
+    since, snapshot = state.store.health.denied_since, state.store.snapshot
+    if since is None or snapshot is None or not snapshot.current:
+        return None
+    return max(0.0, since + state.config.staleness.revocation_grace - clock.boot())
+
+
 def unready(state: State) -> str | None:
     """Return why the agent is not ready, or None when it is."""
     failure = state.store.health.failure
@@ -85,6 +93,9 @@ def line(state: State) -> str:
     if snapshot is not None:
         parts[0] += f", confirmed {span(age(state))} ago"
         parts.append(f"generation {snapshot.generation}, {len(snapshot.current)} secrets")
+    drop = dropped_in(state)
+    if drop is not None:
+        parts.append(f"dropped in {span(drop)} unless access is given back")
     attempt = next_attempt_in(state)
     parts.append("reading Barbican now" if not attempt else f"next reading in {span(attempt)}")
     if health.failure is not None:

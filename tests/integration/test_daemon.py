@@ -146,8 +146,11 @@ def test_access_that_was_taken_away_ends_after_its_grace() -> None:
         made.world.failure = DENIED
         made.again()
         assert agent.get("/v1/secrets/A").status == 200
-        assert agent.status()["state"] == "denied"
+        status = agent.status()
+        assert status["state"] == "denied"
+        assert 0 <= status["droppedIn"] <= 2
         agent.until(lambda: agent.get("/v1/secrets/A").status == 404)
+        assert agent.status()["droppedIn"] is None
         assert "served no more: access was taken away" in agent.log
         made.world.failure = None
         made.again()

@@ -16,9 +16,10 @@ FILE = "/etc/vps-secrets-agent/agent.toml"
 FETCH = "vps-secrets-fetch@*"
 
 
-def _add(machine: Installed, text: str) -> None:
+def _add(machine: Installed, text: str) -> int:
+    """Add to the configuration and reload; return the exit status of that."""
     machine.write("/root/more", text)
-    machine.run(f"cat /root/more >>{FILE}; systemctl reload {AGENT}", check=False)
+    return machine.run(f"cat /root/more >>{FILE}; systemctl reload {AGENT}", check=False).code
 
 
 def _restart(machine: Installed) -> None:
@@ -49,10 +50,10 @@ def test_a_configuration_that_cant_be_read(own: Installed) -> None:
 
 def test_grants_for_nobody_and_grants_that_change_nothing(own: Installed) -> None:
     """A group that does not exist is a warning; a grant without an effect refuses the reload."""
-    _add(own, '\n[[grant]]\ngroup = "no-such-group"\nsecrets = ["*"]\n')
+    assert _add(own, '\n[[grant]]\ngroup = "no-such-group"\nsecrets = ["*"]\n') == 0
     own.until_said("its group does not exist on this machine", "--unit", AGENT)
     assert any("no-such-group" in warning for warning in own.status()["warnings"])
-    _add(own, f'\n[[grant]]\nuser = "{USER}"\nsecrets = ["JWT_SECRET"]\n')
+    assert _add(own, f'\n[[grant]]\nuser = "{USER}"\nsecrets = ["JWT_SECRET"]\n') == 1
     own.until_said("grant 3: has no effect: grant 1 allows all of it", "--unit", AGENT)
     assert own.reads("JWT_SECRET", VALUES["JWT_SECRET"])
     own.until(lambda: "the last reload was refused" in own.show(AGENT, "StatusText"))

@@ -32,7 +32,7 @@ def test_without_a_configuration_it_waits_and_says_what_to_do(bare: Installed) -
     assert "No such file" in told.err
     assert bare.show(AGENT, "NRestarts") == "0"
     bare.write(f"{PATH_OF}/agent.toml", 'vps_id = "x"\nnonsense = 1\n')
-    bare.run(f"systemctl reload {AGENT}")
+    assert bare.run(f"systemctl reload {AGENT}", check=False).code == 1
     bare.until_said("agent.toml: nonsense:", "--unit", AGENT)
     bare.run(f"systemctl restart {AGENT}")
     told = bare.run("vps-secrets status", check=False)
