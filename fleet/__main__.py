@@ -41,7 +41,7 @@ FEWEST_CALLS: Final = 9
 SIZES: Final = (100, 1000, 5000, 7000, 10_000, 12_000)
 HEAD: Final = (
     f"{'':<24} {'VPSs':>9} {'calls':>5} {'last':>7} {'peak/s':>7} {'10 s':>6} {'queue':>6} {'failed':>8}"
-    f" {'starved':>7} | {'mean/s':>7} {'peak 1 s':>11} {'peak 10 s':>11} {'dispersion':>10}"
+    f" {'starved':>7} | {'mean/s':>7} {'peak 1 s':>11} {'peak 10 s':>11} {'dispersion':>10} {'swing':>6}"
 )
 
 
@@ -66,7 +66,7 @@ def line(scenario: Scenario, found: Summary) -> str:
         f"{scenario.name:<24} {scenario.fleet.vps:>9,} {scenario.fleet.calls:>5} {found.last:>6.0f}s"
         f" {found.peak_1:>7,.0f} {found.peak_10:>6,.0f} {found.queue:>5.1f}s {found.failed:>8,}"
         f" {found.starved:>6.0f}s | {waves.mean:>7.1f} {waves.peak_1:>5.2f} ({waves.chance_1:.2f})"
-        f" {waves.peak_10:>5.2f} ({waves.chance_10:.2f}) {waves.dispersion:>10.2f}{left}"
+        f" {waves.peak_10:>5.2f} ({waves.chance_10:.2f}) {waves.dispersion:>10.2f} {waves.swing:>6.1%}{left}"
     )
 
 

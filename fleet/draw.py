@@ -70,7 +70,7 @@ def afterwards(axes: Any, run: dict[str, Any]) -> None:
     axes.set_ylabel("requests/s in 10 s", fontsize=8)
     axes.set_title(
         f"the hours after: peak {waves['peak_10']:.2f} times the mean (chance: {waves['chance_10']:.2f}),"
-        f" dispersion {waves['dispersion']:.1f}",
+        f" variance {waves['dispersion']:.1f} times that of chance",
         fontsize=9,
         loc="left",
     )

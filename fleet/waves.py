@@ -14,15 +14,17 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-MOST_DISPERSION: Final = 2.0
-"""Variance over mean of the counts in 10 s from which on there are waves: a fleet in step has 40."""
+MOST_SWING: Final = 0.1
+"""The standard deviation, beyond what chance gives, that counts as waves: a share of the mean."""
+SURE: Final = 5.0
+"""How many of its own standard deviations the dispersion must be above 1."""
 
 
 @dataclass(frozen=True, slots=True)
 class Waves:
     """The load afterwards: its mean, its peak over that in windows of 1 s and 10 s, and the same by chance.
 
-    ``dispersion`` is variance over mean of the counts in 10 s; chance gives 1.
+    ``dispersion`` is variance over mean of the counts in the ``windows`` of 10 s; chance gives 1.
     """
 
     mean: float
@@ -31,11 +33,17 @@ class Waves:
     peak_10: float
     chance_10: float
     dispersion: float
+    windows: int
+
+    @property
+    def swing(self) -> float:
+        """How far the load rises and falls beyond chance: a standard deviation as a share of the mean."""
+        return math.sqrt(max(0.0, self.dispersion - 1) / (10 * self.mean)) if self.mean else 0.0
 
     @property
     def are_there(self) -> bool:
-        """Whether the load rises and falls by more than chance."""
-        return self.dispersion > MOST_DISPERSION
+        """Whether the load rises and falls by more than chance, and by enough to matter."""
+        return self.swing > MOST_SWING and self.dispersion > 1 + SURE * math.sqrt(2 / self.windows)
 
 
 def waves(load: Sequence[int]) -> Waves:
@@ -50,6 +58,7 @@ def waves(load: Sequence[int]) -> Waves:
         max(tens) / mean_10 if mean else 0.0,
         highest_by_chance(mean_10, len(tens)) / mean_10 if mean else 0.0,
         statistics.pvariance(tens) / mean_10 if mean else 0.0,
+        len(tens),
     )
 
 

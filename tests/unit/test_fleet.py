@@ -65,6 +65,7 @@ def test_what_chance_gives_is_no_wave_and_a_fleet_in_step_is() -> None:
     step = waves([2 * load if second // 60 % 2 else 0 for second, load in enumerate(chance)])
     assert step.are_there
     assert step.dispersion > 50
+    assert step.swing == pytest.approx(1.0, rel=0.1)
 
 
 def test_the_highest_count_by_chance() -> None:
