@@ -14,7 +14,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from agent.core.schedule import COLD_CALLS, Pace, fleet_spread
+from agent.core.schedule import COLD_CALLS, LISTED_CALLS, Pace, fleet_spread
 from fleet.scenarios import (
     BARBICAN,
     BOOT_S,
@@ -36,8 +36,6 @@ if TYPE_CHECKING:
     from fleet.cloud import Capacity
 
 TESTBED: Final = Path(__file__).with_name("testbed.json")
-FEWEST_CALLS: Final = 9
-"""Of a cold start with 7 secrets whose metadata come in one list: fetch.list_metadata."""
 SIZES: Final = (100, 1000, 5000, 7000, 10_000, 12_000)
 HEAD: Final = (
     f"{'':<24} {'VPSs':>9} {'calls':>5} {'last':>7} {'peak/s':>7} {'10 s':>6} {'queue':>6} {'failed':>8}"
@@ -88,7 +86,7 @@ def drawn(scenario: Scenario, found: Summary, outcome: Outcome) -> dict[str, Any
 
 def promise(barbican: Capacity) -> Iterator[str]:
     """Yield, for each fleet size and cost of a start, whether a boot storm ends as promised."""
-    for calls in (FEWEST_CALLS, COLD_CALLS):
+    for calls in (LISTED_CALLS, COLD_CALLS):
         for vps in SIZES:
             boot = all_of(fleet_of(vps, calls), barbican, hours=1.5)[0]
             found = summary(boot, boot.run())
@@ -143,7 +141,7 @@ def measure_testbed() -> None:
 def every(options: argparse.Namespace, barbican: Capacity, keystone: Capacity) -> Iterator[Scenario]:
     """Yield what is asked for: every scenario with each number of calls, then the reboot without remedies."""
     size = options.fleet_size or max(1, round(options.vps * BARBICAN.rate / options.capacity))
-    costs = options.calls or (FEWEST_CALLS, COLD_CALLS)
+    costs = options.calls or (LISTED_CALLS, COLD_CALLS)
     for calls in costs:
         yield from all_of(fleet_of(options.vps, calls, size), barbican, keystone, options.hours)
     yield from without_remedy(options.vps, costs[0], barbican, options.hours)

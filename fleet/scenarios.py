@@ -7,7 +7,7 @@ followed for ``after`` seconds, to see that it has not fallen into step.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from agent.core.schedule import Pace, fleet_spread
 from fleet.cloud import Capacity
@@ -25,6 +25,9 @@ WITHIN_S: Final = 300.0
 BOOT_S: Final = 5.0
 """Within how long machines that start together start."""
 QUIET_S: Final = 600.0
+Span: TypeAlias = tuple[float, float]
+NEVER: Final = (0.0, 0.0)
+CUT: Final = (60.0, 120.0)
 SETTLED_S: Final = 1200.0
 """From how long after its cause on a fleet should look as if nothing had happened."""
 MANY: Final = 50_000
@@ -92,64 +95,40 @@ def all_of(
     fleet: Fleet, barbican: Capacity = BARBICAN, keystone: Capacity = KEYSTONE, hours: float = 4.0
 ) -> list[Scenario]:
     """Return every scenario for a fleet."""
-    hour = 3600.0
-    after = hours * hour
+    hour, boot = 3600.0, Events(boot=BOOT_S)
 
-    def scenario(
-        name: str, text: str, events: Events, outage: tuple[float, float] = (0.0, 0.0), at: float = 0.0
-    ) -> Scenario:
-        away = [replace(service, outage=outage) for service in (barbican, keystone)]
-        return Scenario(name, text, fleet, events, away[0], away[1], at, after)
+    def scenario(name: str, text: str, events: Events, away: Span = NEVER, at: float = 0.0) -> Scenario:
+        services = [replace(service, outage=away) for service in (barbican, keystone)]
+        return Scenario(name, text, fleet, events, services[0], services[1], at, hours * hour)
 
-    rotated = Events(rotation=QUIET_S)
+    back, rotated = QUIET_S + hour, Events(rotation=QUIET_S)
     return [
-        scenario("boot", "all reboot at once", Events(boot=BOOT_S)),
-        scenario(
-            "boot, away",
-            "all reboot while Barbican is away for 10 minutes",
-            Events(boot=BOOT_S),
-            (0.0, 600.0),
-            600.0,
-        ),
-        scenario(
-            "outage", "Barbican is away for an hour", Events(), (QUIET_S, QUIET_S + hour), QUIET_S + hour
-        ),
+        scenario("boot", "all reboot at once", boot),
+        scenario("boot, cut", "all reboot; Barbican is away for the second minute", boot, CUT),
+        scenario("boot, away", "all reboot while Barbican is away for 10 minutes", boot, (0.0, 600.0), 600.0),
+        scenario("outage", "Barbican is away for an hour", Events(), (QUIET_S, back), back),
         scenario("rotation", "everything is rotated; polls notice it", rotated, at=QUIET_S),
         scenario(
-            "beacon",
-            "everything is rotated; the beacon tells everybody",
-            replace(rotated, beacon=QUIET_S),
-            at=QUIET_S,
+            "beacon", "everything is rotated; a beacon tells it", replace(rotated, beacon=QUIET_S), at=QUIET_S
         ),
     ]
 
 
 def without_remedy(vps: int, calls: int, barbican: Capacity = BARBICAN, hours: float = 4.0) -> list[Scenario]:
-    """Return the reboot of a fleet without jitter, and with it but without what breaks its step."""
+    """Return the reboot of a fleet as it would be without each of the remedies."""
     bare = Fleet(vps, calls, Pace(), in_step=True)
-    spread = replace(bare, pace=replace(pace_of(vps, calls), spread=0.0))
-    after = hours * 3600.0
+    start_only = replace(bare, pace=replace(pace_of(vps, calls), spread=0.0))
+
+    def scenario(name: str, text: str, fleet: Fleet, away: Span = NEVER) -> Scenario:
+        services = [replace(service, outage=away) for service in (barbican, KEYSTONE)]
+        return Scenario(name, text, fleet, Events(boot=BOOT_S), services[0], services[1], 0.0, hours * 3600.0)
+
     return [
-        Scenario(
-            "no jitter",
-            "all reboot at once, no jitter",
-            bare,
-            Events(boot=BOOT_S),
-            barbican,
-            KEYSTONE,
-            0.0,
-            after,
+        scenario("no jitter", "no jitter: all reboot at once", bare),
+        scenario(
+            "narrow retries", "retries not spread: Barbican is away for the second minute", start_only, CUT
         ),
-        Scenario(
-            "in step",
-            "the same with the start spread, polls in step",
-            spread,
-            Events(boot=BOOT_S),
-            barbican,
-            KEYSTONE,
-            0.0,
-            after,
-        ),
+        scenario("in step", "polls in step: all reboot at once", start_only),
     ]
 
 

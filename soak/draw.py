@@ -7,11 +7,13 @@ One row for each thing that was sampled, the faults as bars across all of them.
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from pathlib import Path
 
 from matplotlib import pyplot as plt
+from PIL import Image
 
 ROWS = (
     ("memory, MB", ("resident", "anonymous")),
@@ -47,7 +49,9 @@ def main(source: str, target: str) -> None:
     rows[-1].set_xlabel("minutes", fontsize=8)
     rows[-1].set_xlim(0, minutes[-1])
     figure.tight_layout()
-    figure.savefig(target, dpi=80, pil_kwargs={"optimize": True})
+    buffer = io.BytesIO()
+    figure.savefig(buffer, dpi=80)
+    Image.open(buffer).convert("RGB").quantize(48).save(target, optimize=True)  # a small file
 
 
 if __name__ == "__main__":

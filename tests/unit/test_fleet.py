@@ -95,11 +95,13 @@ def test_a_small_fleet_keeps_its_promises(calls: int) -> None:
 
 def test_without_the_remedies_the_same_fleet_does_not() -> None:
     """The measures can fail: no jitter is an overload, and polls in step are waves."""
-    bare, in_step = (
+    bare, narrow, in_step = (
         summary(scenario, scenario.run()) for scenario in without_remedy(FLEET, 9, SMALL, hours=1.5)
     )
     assert bare.failed > FLEET
     assert bare.peak_10 > 2 * SMALL.rate
+    assert narrow.failed > FLEET
+    assert narrow.queue > 5.0
     assert in_step.waves.are_there
     assert not in_step.keeps_promise(SMALL.rate)
 
