@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -118,6 +119,7 @@ class System:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
+                process_group=0,
             )
         return self
 
@@ -132,8 +134,10 @@ class System:
         return self._ready_at
 
     def kill(self) -> None:
-        """End the process as a crash does; what is in the store stays."""
-        end(self.process, hard=True)
+        """End the process as a crash does, and its fetch, as systemd would; what is in the store stays."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
 
     def ask(self, target: str, method: str = "GET", *, control: bool = False) -> Response:
         """Make one request."""

@@ -62,10 +62,10 @@ def run(command: Sequence[str | Path], what: str = "") -> str:
     return done.stdout
 
 
-def end(process: subprocess.Popen[bytes], *, hard: bool = False) -> None:
+def end(process: subprocess.Popen[bytes]) -> None:
     """End a process and wait for it."""
     if process.poll() is None:
-        process.kill() if hard else process.terminate()
+        process.terminate()
     try:
         process.wait(PATIENCE_S)
     except subprocess.TimeoutExpired:
