@@ -122,6 +122,8 @@ def real(agents: int, spread: float | None) -> None:
     ):
         off = f", model {theirs / ours - 1:+.0%}" if ours else ""
         print(f"  {name:<26} {ours:7.1f} ({theirs:.1f}){off}")
+    for failure, count in seen.failures.most_common():
+        print(f"  {count} times {failure}")
 
 
 def measure_testbed() -> None:
@@ -143,7 +145,8 @@ def every(options: argparse.Namespace, barbican: Capacity, keystone: Capacity) -
     size = options.fleet_size or max(1, round(options.vps * BARBICAN.rate / options.capacity))
     costs = options.calls or (LISTED_CALLS, COLD_CALLS)
     for calls in costs:
-        yield from all_of(fleet_of(options.vps, calls, size), barbican, keystone, options.hours)
+        fleet = replace(fleet_of(options.vps, calls, size), cycle=options.timeout - 1.0)
+        yield from all_of(fleet, barbican, keystone, options.hours)
     yield from without_remedy(options.vps, costs[0], barbican, options.hours)
 
 
@@ -157,6 +160,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         "--fleet-size", type=int, help="what agents are told; default: VPSs per 500 requests/s"
     )
     parser.add_argument("--hours", type=float, default=4.0, help="to follow each scenario")
+    parser.add_argument("--timeout", type=float, default=30.0, help="fetch.timeout: of a whole cycle (s)")
     parser.add_argument("--json", type=Path, help="write the runs there, for fleet/draw.py")
     parser.add_argument("--sizes", action="store_true", help="only the promise, by fleet size")
     parser.add_argument("--measure", action="store_true", help="measure the testbed")

@@ -13,6 +13,7 @@ import tempfile
 import threading
 import time
 from array import array
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -43,6 +44,7 @@ class Seen:
     served: list[float] = field(default_factory=list)
     cycles: int = 0
     failed: int = 0
+    failures: Counter[str] = field(default_factory=Counter)
     calls: list[int] = field(default_factory=list)
     """Requests to Barbican of each first good cycle."""
 
@@ -110,6 +112,8 @@ class RealFleet:
             with self._lock:
                 self.seen.cycles += 1
                 self.seen.failed += reply.failure is not None
+                if reply.failure is not None:
+                    self.seen.failures[f"{reply.failure.step}: {reply.failure.advice}"] += 1
             if reply.reading is None:
                 assert reply.failure is not None  # noqa: S101  # exactly one of them
                 wait = machine.fail(reply.failure, self._now(), self._pace, self._uniform)
