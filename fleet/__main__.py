@@ -126,6 +126,14 @@ def real(agents: int, spread: float | None) -> None:
         print(f"  {count} times {failure}")
 
 
+def borne_by_testbed() -> tuple[Capacity, Capacity]:
+    """Return what the testbed's Barbican and Keystone bore when they were measured last."""
+    from fleet import measure  # noqa: PLC0415  # as in real()
+
+    measured = json.loads(TESTBED.read_text())
+    return measure.capacity(measured["barbican"]), measure.capacity(measured["keystone"])
+
+
 def measure_testbed() -> None:
     """Write what the testbed bears to fleet/testbed.json."""
     from fleet import measure  # noqa: PLC0415  # as in real()
@@ -159,6 +167,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--fleet-size", type=int, help="what agents are told; default: VPSs per 500 requests/s"
     )
+    parser.add_argument("--testbed", action="store_true", help="what was measured instead of --capacity")
     parser.add_argument("--hours", type=float, default=4.0, help="to follow each scenario")
     parser.add_argument("--timeout", type=float, default=30.0, help="fetch.timeout: of a whole cycle (s)")
     parser.add_argument("--json", type=Path, help="write the runs there, for fleet/draw.py")
@@ -172,8 +181,12 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> int:
     """Do what is asked for; without anything, every scenario for 10,000 VPSs."""
     options = parse(arguments)
-    barbican = replace(BARBICAN, rate=options.capacity)
-    keystone = replace(KEYSTONE, rate=KEYSTONE.rate * options.capacity / BARBICAN.rate)
+    if options.testbed:
+        barbican, keystone = borne_by_testbed()
+        options.capacity = barbican.rate
+    else:
+        barbican = replace(BARBICAN, rate=options.capacity)
+        keystone = replace(KEYSTONE, rate=KEYSTONE.rate * options.capacity / BARBICAN.rate)
     if options.measure:
         measure_testbed()
     elif options.real:

@@ -8,6 +8,7 @@ import pytest
 
 from agent.core.schedule import Pace
 from fleet import scenarios
+from fleet.__main__ import borne_by_testbed
 from fleet.cloud import AWAY, Capacity, Service
 from fleet.machine import Generations, Machine
 from fleet.scenarios import all_of, fleet_of, most, summary, without_remedy
@@ -38,6 +39,13 @@ def test_a_service_that_is_away_refuses_and_one_that_is_full_says_503() -> None:
     assert [taken, told, later] == pytest.approx([23.02, 20.52, 24.02])
     assert full is not None
     assert (full.status, full.retry_after, sum(service.refused)) == (503, 30.0, 2)
+
+
+def test_what_was_measured_makes_a_model() -> None:
+    """fleet/testbed.json is what ``--measure`` writes: two services that answer some requests a second."""
+    for capacity in borne_by_testbed():
+        assert 1 < capacity.rate < 10_000
+        assert 0 < capacity.latency < 1
 
 
 def test_a_machine_decides_as_the_agent_does() -> None:
