@@ -246,6 +246,12 @@ class Caller:
             return f"{response.status} {response.problem}"
 
 
+UNPOLLED = '[rotation]\npoll_interval = "24h"\n'
+"""The poll after a start comes anywhere within an interval: in 15 minutes it would come into some test."""
+OF_POLLS = ("poll_interval", "fresh_for", "[rotation]", "[budget]")
+"""A configuration that says one of these is about polls itself."""
+
+
 def fake_configuration(directory: Path, world: World, extra: str = "") -> tuple[FetchServer, str]:
     """Start a fake fetch program in the directory; return it and a configuration that uses it."""
     server = FetchServer(directory / "fetch.sock", world)
@@ -254,6 +260,6 @@ def fake_configuration(directory: Path, world: World, extra: str = "") -> tuple[
         f'[fetch]\nsocket = "{directory}/fetch.sock"\ntimeout = "2s"\nconnect_timeout = "1s"\n'
         f'[app]\nsocket = "{directory}/app.sock"\nmode = "0666"\n'
         f'[control]\nsocket = "{directory}/control.sock"\nadmin_group = "games"\n'
-        f"{fleet_of_one(extra)}"
+        f"{fleet_of_one(extra if any(key in extra for key in OF_POLLS) else UNPOLLED + extra)}"
     )
     return server, text

@@ -86,9 +86,9 @@ def test_its_lifetime_ends_it(config: Path, beacon: BeaconServer) -> None:
 
 
 def test_it_ends_with_serve(config: Path, beacon: BeaconServer) -> None:
-    """Without a word, while it waits: an hour's interval does not keep it."""
+    """Without a word, while it waits: a long interval does not keep it."""
     first = look(config).seen
-    with Watcher(config, first, interval=3600.0) as watcher:
+    with Watcher(config, first, interval=1200.0, lifetime=3600.0) as watcher:
         until(lambda: len(beacon.asked) == 2)
         watcher.leave()
         assert watcher.process.wait(20) == 0

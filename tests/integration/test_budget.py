@@ -32,7 +32,7 @@ def test_a_poll_is_put_off_and_nothing_else() -> None:
         agent.start().until_ready()
         status = agent.status()
         budget = status["budget"]
-        assert status["nextAttemptIn"] > 60_000  # nearly a day
+        assert status["nextAttemptIn"] > 2  # anywhere within nearly a day, after a start
         assert budget["pollInterval"] > 60_000
         assert budget["freshFor"] == 2 * budget["pollInterval"]
         assert budget["callsPerMonth"] == 31

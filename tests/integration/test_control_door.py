@@ -64,8 +64,8 @@ def test_the_status_tells_everything_but_values(running: Running) -> None:
         "projectedCalls": 0,
         "projectedCost": pytest.approx(0.04 + status["budget"]["projectedCalls"] / 1e5, abs=1e-4),
         "currency": "EUR",
-        "pollInterval": 900.0,
-        "freshFor": 1800.0,
+        "pollInterval": 86400.0,
+        "freshFor": 172800.0,
         "stretched": None,
     }
     assert 28 * 96 <= status["budget"]["projectedCalls"] <= 31 * 96 + 1
@@ -179,7 +179,7 @@ def test_the_metrics_are_in_prometheus_format(running: Running) -> None:
     assert samples['vps_secrets_calls_total{service="keystone",outcome="failed"}'] == "0"
     assert (samples["vps_secrets_month_calls"], samples["vps_secrets_month_calls_limit"]) == ("1", "0")
     assert float(samples["vps_secrets_month_cost_projected"]) > 0.04
-    assert samples["vps_secrets_poll_interval_seconds"] == "900"
+    assert samples["vps_secrets_poll_interval_seconds"] == "86400"
     for name in samples:
         bare = re.sub(r"\{.*", "", name)
         assert f"# HELP {bare} " in text

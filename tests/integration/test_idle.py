@@ -29,7 +29,7 @@ def wakes(agent: Agent) -> int:
 
 
 def test_an_idle_agent_is_not_woken() -> None:
-    """Not once, also after it was asked and with a watcher; the next cycle is 13 to 17 minutes away."""
+    """Not once, also after it was asked and with a watcher; the next cycle is hours away."""
     world = World()
     world.put("A", b"canary")
     with contextlib.ExitStack() as stack:
