@@ -68,11 +68,11 @@ def test_the_status_tells_everything_but_values(running: Running) -> None:
         "freshFor": 172800.0,
         "stretched": None,
     }
-    assert 28 * 96 <= status["budget"]["projectedCalls"] <= 31 * 96 + 1
+    assert 28 <= status["budget"]["projectedCalls"] <= 31 + 1
     assert status["grants"] == ["grant 1 (user root: *)", "grant 2 (group games: GAME*)"]
     assert status["memory"]["kind"] in {"memfd_secret", "memfd"}
     assert status["failure"] is None
-    assert 0 < status["nextAttemptIn"] <= 990
+    assert 0 < status["nextAttemptIn"] <= 86_400
 
 
 def test_only_root_and_the_group_may_ask(running: Running) -> None:
