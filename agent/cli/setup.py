@@ -39,6 +39,7 @@ UNITS: Final = ("vps-secrets-app.socket", "vps-secrets-agent.service")
 AGENT: Final = "/usr/sbin/vps-secrets-agent"
 _CONTAINER: Final = re.compile(r".*[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _OK: Final = 200
+READING_S: Final = 60.0
 
 
 class SetupError(Exception):
@@ -94,6 +95,9 @@ def run(options: argparse.Namespace) -> int:
         return _start(options)
     except SetupError as error:
         return _say(str(error), 1)
+    except OSError as error:  # a disk that is full or can't be written
+        place = f"{show.clean(str(error.filename))}: " if error.filename else f"{CONFIGURATION.parent}: "
+        return _say(f"can't write: {place}{error.strerror}; nothing was started", 1)
 
 
 def _missing(options: argparse.Namespace) -> list[str]:
@@ -205,10 +209,10 @@ def _beside(path: Path, text: str) -> Iterator[Path]:
     """Write a draft in the same directory, to be moved over the path; it is gone afterwards."""
     path.parent.mkdir(parents=True, exist_ok=True)
     fd, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    with os.fdopen(fd, "w") as file:
-        file.write(text)
     draft = Path(name)
     try:
+        with os.fdopen(fd, "w") as file:
+            file.write(text)
         yield draft
     finally:
         draft.unlink(missing_ok=True)
@@ -234,6 +238,10 @@ def _start(options: argparse.Namespace) -> int:
         _run(["systemctl", "restart", unit], step)
     try:
         answer = ask(options.control_socket, "GET", "/v1/status")
+        if answer.status == _OK and not (answer.content.get("cycles") or {}).get("total"):
+            # it holds what its forerunner held: that says nothing of this credential
+            ask(options.control_socket, "POST", "/v1/refresh", READING_S)
+            answer = ask(options.control_socket, "GET", "/v1/status")
     except (UnreachableError, PermissionDeniedError, AnswerError) as error:
         raise SetupError(f"the agent does not answer: {error}; journalctl -u vps-secrets-agent") from None
     if answer.status != _OK:
@@ -243,15 +251,19 @@ def _start(options: argparse.Namespace) -> int:
 
 def _told(status: dict[str, Any]) -> int:
     """Tell what the first reading of Barbican came to."""
-    if status.get("generation") is None:
+    held = status.get("secrets") or ()
+    if status.get("generation") is None or status.get("failure"):
         print("first reading  failed", flush=True)
         for line in show.failure(status.get("failure") or {}):
             print(f"  {line}")
+        if held:
+            print(f"  {len(held)} secrets that were read before are still served")
         print(f"  next attempt: in {show.span(status.get('nextAttemptIn'))}; the agent goes on trying")
         print("  set up again with: vps-secrets setup --replace …")
         return 1
-    names = [show.clean(secret.get("name")) for secret in status.get("secrets") or ()]
-    print(f"first reading  {len(names)} secrets: {', '.join(names)}")
+    print(
+        f"first reading  {len(held)} secrets: {', '.join(show.clean(secret.get('name')) for secret in held)}"
+    )
     for warning in status.get("warnings") or ():
         print(f"warning        {show.clean(warning)}")
     return 0

@@ -39,6 +39,32 @@ def test_at_a_terminal_it_asks_and_shows_no_secret(bare: Installed, cloud: Cloud
     assert bare.reads("JWT_SECRET", VALUES["JWT_SECRET"])
 
 
+def test_set_up_again_it_tells_how_the_new_credential_fares(bare: Installed, own_cloud: Cloud) -> None:
+    """What a forerunner read and systemd keeps says nothing of a credential that was given just now."""
+    bare.cloud, bare.vps = own_cloud, own_cloud.vps("vps-prod-001", VALUES)
+    bare.setup()
+    done = bare.setup("--replace", given="not-the-secret", check=False)
+    assert done.code == 1
+    assert "first reading  failed" in done.out
+    assert "2 secrets that were read before are still served" in done.out
+    assert bare.reads("JWT_SECRET", VALUES["JWT_SECRET"])
+    assert "first reading  2 secrets: DATABASE_URL, JWT_SECRET" in bare.setup("--replace").out
+
+
+def test_a_full_disk_is_told(bare: Installed, own_cloud: Cloud) -> None:
+    """In one line, with the place; and no draft is left."""
+    bare.cloud, bare.vps = own_cloud, own_cloud.vps("vps-prod-001", VALUES)
+    place = "/etc/vps-secrets-agent"
+    bare.run(
+        f"mkdir -p {place}; mount -t tmpfs -o size=4k tmpfs {place}; head -c 4096 /dev/zero >{place}/fill"
+    )
+    done = bare.setup(check=False)
+    assert done.code == 1
+    assert "Traceback" not in done.err
+    assert f"can't write: {place}: No space left on device" in done.err
+    assert bare.run(f"ls -A {place}").out.split() == ["fill"]
+
+
 def test_from_a_descriptor_for_images(bare: Installed, cloud: Cloud, rootfs: Path) -> None:
     """No terminal, no standard input, not started; the start that follows serves."""
     bare.cloud, bare.vps = cloud, cloud.vps(f"vps-fd-{rootfs.name}", VALUES)
