@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 from agent.core import bucket, schedule
 from agent.core.errors import CloudError
 from agent.core.wire_watch import Watch
-from agent.serve import clock
+from agent.serve import clock, spending
 from agent.serve.journal import place
 
 if TYPE_CHECKING:
@@ -169,11 +169,12 @@ class Beacon:
         rotation = self._state.config.rotation
         pace = schedule.Pace(backoff_base=settings.interval, backoff_cap=rotation.backoff_cap)
         delay = schedule.backoff(pace, lookout.failures, self._uniform, failure.retry_after)
+        every = self._state.store.health.poll_interval or rotation.poll_interval
         if lookout.state != "failing":
             _log.warning(
-                "%s; nothing that is served depends on it, a rotation is noticed by the poll every %.0f s; "
+                "%s; nothing that is served depends on it, a rotation is noticed by the poll every %s; "
                 "next look in %.0f s",
-                *(failure, rotation.poll_interval, delay),
+                *(failure, spending.words(every), delay),
             )
         self._become("failing")
         return delay

@@ -37,8 +37,6 @@ if TYPE_CHECKING:
     from agent.serve.state import State
 
 NAME: Final = "control"
-WHOLE_MONTH_S: Final = 60.0
-"""A month that is counted from its first minute on is counted whole: clocks drift against each other."""
 DENIED: Final = "denied"
 METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -204,7 +202,7 @@ def _budget(state: State) -> dict[str, object]:
     return {
         "month": datetime.fromtimestamp(month.month.start, UTC).strftime("%Y-%m"),
         "countedSince": _date(month.since),
-        "wholeMonth": month.since - month.month.start < WHOLE_MONTH_S,
+        "wholeMonth": month.since - month.month.start < spending.WHOLE_MONTH_S,
         "calls": round(month.calls),
         "callsPerMonth": settings.calls_per_month,
         "projectedCalls": round(month.projected_calls),

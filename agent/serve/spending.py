@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 TOLD_CHANGE: Final = 1.25
 """By what factor the interval must change to be worth a line in the journal."""
+WHOLE_MONTH_S: Final = 60.0
+"""A month that is counted from its first minute on is counted whole: clocks drift against each other."""
 
 _log: Final = logging.getLogger("agent.spending")
 
@@ -69,7 +71,7 @@ class Spending:
         if text is not None:
             _log.warning("%s", text)
         else:
-            _log.info("poll interval is stretched no more: %s", _words(every))
+            _log.info("poll interval is stretched no more: %s", words(every))
 
 
 def count_of(state: State, now: Moment, calls: int = 0) -> budget.Count:
@@ -98,14 +100,23 @@ def why_stretched(state: State) -> str | None:
         return None
     reason = f"calls_per_month {state.config.budget.calls_per_month}"
     if is_used_up(state):
-        reason += " is used up; refreshes, signals and expiries are still followed at once"
-    return f"poll interval stretched from {_words(configured)} to {_words(every)}: {reason}"
+        month = outlook(state)
+        reason += " is used up"
+        if month.since - month.month.start >= WHOLE_MONTH_S:
+            reason += f" (of which the part of the month that is counted has {_share(state, month):.0f})"
+        reason += "; refreshes, signals and expiries are still followed at once"
+    return f"poll interval stretched from {words(configured)} to {words(every)}: {reason}"
 
 
 def is_used_up(state: State) -> bool:
     """Tell whether the budget has no call left."""
     now, limit = clock.moment(), state.config.budget.calls_per_month
     return limit is not None and budget.remaining(count_of(state, now), limit, now) < 1
+
+
+def _share(state: State, month: budget.Outlook) -> float:
+    limit, counted = state.config.budget.calls_per_month or 0, month.month.end - month.since
+    return limit * counted / month.month.length
 
 
 def _terms(state: State) -> budget.Terms:
@@ -115,7 +126,8 @@ def _terms(state: State) -> budget.Terms:
     )
 
 
-def _words(seconds: float) -> str:
+def words(seconds: float) -> str:
+    """Return a span for people."""
     for unit, size in (("h", 3600), ("min", 60)):
         if seconds >= 2 * size:
             return f"{seconds / size:.0f} {unit}"
