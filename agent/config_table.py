@@ -36,6 +36,16 @@ def duration(text: str) -> float | None:
     return float(match[1]) * _UNIT_S[match[2]] if match else None
 
 
+def written(seconds: float) -> str:
+    """Return a duration as one writes it in the file: ``30s``, ``15m``, ``366d``."""
+    if 0 < seconds < 1:
+        return f"{seconds * 1000:g}ms"
+    unit, size = next(
+        ((u, s) for u, s in (("d", 86400), ("h", 3600), ("m", 60)) if seconds and not seconds % s), ("s", 1)
+    )
+    return f"{seconds / size:g}{unit}"
+
+
 def account(text: str) -> str | None:
     """Return the text if it can be the name of a user or a group (useradd(8))."""
     return text if _ACCOUNT.fullmatch(text) else None
@@ -150,14 +160,18 @@ class Table:
 
         return self.checked(key, default, check, f"must be a number from {least:g} to {most:g}")
 
-    def seconds(self, key: str, default: float, least: float = 0.0, most: float = MOST_S) -> float:
+    def seconds(
+        self, key: str, default: float, least: float = 0.0, most: float = MOST_S, *, never: bool = False
+    ) -> float:
         """Return a duration in seconds, written with its unit."""
 
         def check(value: object) -> float | None:
             seconds = duration(value) if isinstance(value, str) else None
             return seconds if seconds is not None and least <= seconds <= most else None
 
-        expected = f'must be a duration such as "30s", "15m", "2h", from {least:g} s to {most:g} s'
+        or_never = ' or "never"' if never else ""
+        bounds = f"from {written(least)} to {written(most)}"
+        expected = f'must be a duration such as "30s", "15m", "2h"{or_never}, {bounds}'
         return self.checked(key, default, check, expected)
 
     def seconds_or_never(self, key: str, default: float | None, least: float) -> float | None:
@@ -166,7 +180,7 @@ class Table:
             return None
         if default is None and not self.has(key):
             return None
-        return self.seconds(key, default or 0.0, least)
+        return self.seconds(key, default or 0.0, least, never=True)
 
     def path(self, key: str) -> Path | None:
         """Return an absolute path, or None."""
