@@ -150,7 +150,9 @@ def _report(reply: Reply, clock: str) -> None:
 
 
 def _misconfigured(request: Request | Watch, path: Path) -> bytes:
-    advice = "its journal names every mistake; vps-secrets-agent --check-config shows them too"
+    advice = (
+        "vps-secrets-agent --check-config names every mistake; Barbican is not read until they are mended"
+    )
     failure = _no_configuration(f"read {ascii(str(path))[:300]}", advice)
     if isinstance(request, Watch):
         return wire_watch.encode_sight(Sight(request.nonce, None, failure, 0, 0))

@@ -23,7 +23,8 @@ _REQUEST_ID: Final = re.compile(r"req-[0-9a-f-]{36}")  # finds the request in th
 
 _AGAIN: Final = "the service's own log tells why"
 _GONE: Final = (
-    "the credential has expired, was revoked or deleted, or its user is disabled: give this VPS a new one"
+    "the credential has expired, was revoked or deleted, its id is wrong, or its user is disabled: "
+    "give this VPS a new one (vps-secrets setup --replace)"
 )
 _NO_ACCESS: Final = (
     "it does not exist any more or this account has no access: check the reference and that its ACL names "

@@ -63,7 +63,9 @@ def failure(
         if isinstance(cause, (TimeoutError, *foreign.timeouts)):
             advice = "no answer in time: check the service, the way to it and firewalls"
         elif isinstance(cause, OSError) and cause.errno is not None and cause.errno in errno.errorcode:
-            advice = f"the connection failed ({errno.errorcode[cause.errno]}): check the service and the way"
+            advice = (
+                f"the connection failed ({errno.errorcode[cause.errno]}): check the service and the way to it"
+            )
     return Failure(step, Fault.TRANSIENT, tried, advice)
 
 

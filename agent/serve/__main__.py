@@ -47,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
             sys.stderr.write(f"{mistake}\n")
         return os.EX_CONFIG
     if options.check_config:
-        sys.stdout.write(f"{config.path}: right ({config.vps_id}, {len(config.grants)} grants)\n")
+        sys.stdout.write(f"{config.path}: right ({config.vps_id}, grants: {len(config.grants)})\n")
         return 0
     hardening.keep_memory_private()
     if problem is not None:

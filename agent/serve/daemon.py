@@ -177,7 +177,7 @@ class Daemon:
             logging.getLogger().setLevel(config.log.level.upper())
             for warning in self._state.warnings:
                 _log.warning("%s", warning)
-            _log.info("configuration loaded again: %d grants", len(config.grants))
+            _log.info("configuration loaded again: grants: %d", len(config.grants))
             self._beacon.reload()
         self._keeper.ask()
 

@@ -62,8 +62,8 @@ async def watch(request: Watch, config: Config) -> Sight:
 
 def _tried(config: Config) -> str:
     if config.fetch.socket is not None:
-        return f"to reach the fetch program at {config.fetch.socket}"
-    return "to start the fetch program"
+        return f"reach the fetch program at {config.fetch.socket}"
+    return "start the fetch program"
 
 
 def _checked(decode: Callable[[], T], config: Config) -> T:
