@@ -180,12 +180,18 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     # a shell starts what runs in the background with SIGINT ignored
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    with contextlib.ExitStack() as stack:
-        demo = Demo(stack)
-        demo.run()
-        if options.keep:
-            demo.keep()
-        print("\nEverything is ended and removed.", flush=True)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup(1)
+        signal.signal(signal.SIGHUP, lambda *_: sys.exit(129))  # the terminal was closed
+    try:
+        with contextlib.ExitStack() as stack:
+            demo = Demo(stack)
+            demo.run()
+            if options.keep:
+                demo.keep()
+    except KeyboardInterrupt:
+        print("\nInterrupted; everything is ended and removed.", flush=True)
+        return 130
+    print("\nEverything is ended and removed.", flush=True)
     return os.EX_OK
 
 
