@@ -223,11 +223,11 @@ def percentile(ordered: list[float], share: float) -> float:
 def costs(rotations: float = 1.0, new_versions: int = 7) -> dict[str, dict[str, float]]:
     """Return Barbican calls per VPS and month and EUR for 100 VPSs, from one call a poll.
 
-    ``rotations`` a month are of ``new_versions`` secrets at once: two calls each and two readings of the
-    list, of which a poll would have made one anyway. The beacon adds one poll for each rotation at most.
+    ``rotations`` a month are of ``new_versions`` secrets at once: two calls each; the reading of
+    the container a poll would have made anyway. The beacon adds one poll for each rotation at most.
     """
     found = {}
-    rotating = rotations * (2 * new_versions + 1)
+    rotating = rotations * 2 * new_versions
     for name, interval, more in (
         ("poll every 15 min", 900, 0.0),
         ("poll every 4 min", 240, 0.0),
