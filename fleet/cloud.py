@@ -1,6 +1,6 @@
 """A service of limited capacity, in virtual time: one queue, served in order.
 
-It does what Barbican does when it is overloaded (measured: fleet/testbed.json): it takes everything, answers
+It does what Barbican does when it is overloaded (scripts/fleet --measure): it takes everything, answers
 later and later, and works on for clients that have gone. ``queue`` adds what a proxy before it may do: answer
 503 at once to whatever does not fit. Every request that arrives is counted, by the second.
 """
