@@ -124,6 +124,8 @@ def status(content: dict[str, Any]) -> Iterator[str]:
     if content.get("failure"):
         yield ""
         yield from failure(content["failure"])
+        if content.get("secrets"):
+            yield "meanwhile:    what was read before is served on"
     if content.get("droppedIn") is not None:
         drop = span(content["droppedIn"])
         yield f"access:       taken away; the values are dropped in {drop} unless it is given back"

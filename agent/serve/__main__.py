@@ -19,7 +19,7 @@ from pathlib import Path
 from agent import __version__
 from agent.config import DEFAULT_PATH, Config, load
 from agent.core.errors import AgentError, ConfigurationError
-from agent.serve import hardening, journal, unconfigured
+from agent.serve import accounts, hardening, journal, unconfigured
 from agent.serve.daemon import Daemon
 from agent.serve.descriptors import Inherited, inherit
 
@@ -47,6 +47,8 @@ def main(arguments: list[str] | None = None) -> int:
             sys.stderr.write(f"{mistake}\n")
         return os.EX_CONFIG
     if options.check_config:
+        for warning in _absent(config):
+            sys.stderr.write(f"{config.path}: warning: {warning}\n")
         sys.stdout.write(f"{config.path}: right ({config.vps_id}, grants: {len(config.grants)})\n")
         return 0
     hardening.keep_memory_private()
@@ -63,6 +65,21 @@ def main(arguments: list[str] | None = None) -> int:
         logging.getLogger("agent").error("%s", error)  # noqa: TRY400  # no traceback
         return 1
     return 0
+
+
+def _absent(config: Config) -> list[str]:
+    """Return what the configuration names and this machine does not have: it may be made later."""
+    found = list(accounts.missing(config, accounts.grants_of(config.grants)))
+    beacon_ca = config.beacon.ca_file if config.beacon else None
+    for key, file in (
+        ("keystone.ca_file", config.keystone.ca_file),
+        ("keystone.clouds_file", config.keystone.clouds_file),
+        ("keystone.credential_file", config.keystone.credential.file),
+        ("beacon.ca_file", beacon_ca),
+    ):
+        if file is not None and not file.exists():
+            found.append(f"{key}: there is no such file on this machine")
+    return found
 
 
 async def _run(config: Config, inherited: Inherited) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from agent.core.access import Grant, Peer
 
 if TYPE_CHECKING:
+    from agent.config import Config
     from agent.config_grants import GrantRule
 
 
@@ -45,14 +46,18 @@ def grants_of(rules: tuple[GrantRule, ...]) -> tuple[Grant, ...]:
     )
 
 
-def unmatched(grants: tuple[Grant, ...]) -> tuple[str, ...]:
-    """Return a warning for each grant that names a user or group which does not exist."""
-    return tuple(
+def missing(config: Config, grants: tuple[Grant, ...]) -> tuple[str, ...]:
+    """Return a warning for each user and group that is named and that this machine does not have."""
+    found = [
         f"{grant} matches nobody: its {kind} does not exist on this machine"
         for grant in grants
         for kind, name, number in (("user", grant.user, grant.uid), ("group", grant.group, grant.gid))
         if name is not None and number is None
-    )
+    ]
+    for key, group in (("app.group", config.app.group), ("control.admin_group", config.control.admin_group)):
+        if group is not None and gid_of(group) is None:
+            found.append(f"{key}: the group {group} does not exist on this machine")
+    return tuple(found)
 
 
 def peer_of(user: str, unit: str | None) -> Peer | None:

@@ -59,6 +59,8 @@ class Beacon:
         self._news = 0.0
         self._poll: asyncio.TimerHandle | None = None
         self._following: asyncio.Task[None] | None = None
+        if state.config.beacon is not None:
+            self._become("starting")
 
     def begin(self) -> None:
         """The first reading has ended: an agent that keeps dying does no more than that."""

@@ -160,9 +160,13 @@ class ControlDoor:
         caller = accounts.peer_of(user, unit)
         if caller is None:
             return {"allowed": False, "lines": ["there is no such user on this machine"], "caller": None}
+        allowed, snapshot = decide(caller, parsed, self._state.grants).allowed, self._state.store.snapshot
+        lines = explain(caller, parsed, self._state.grants)
+        if allowed and snapshot is not None and parsed not in snapshot.current:
+            lines.append("no secret of this name is held: the answer is 404, or 503 until it can be read")
         return {
-            "allowed": decide(caller, parsed, self._state.grants).allowed,
-            "lines": explain(caller, parsed, self._state.grants),
+            "allowed": allowed,
+            "lines": lines,
             "caller": {"uid": caller.uid, "groups": sorted(caller.groups)},
         }
 

@@ -232,13 +232,7 @@ class Daemon:
 
     def _warnings(self, config: Config) -> tuple[str, ...]:
         """Return what is odd about the machine, seen from the configuration."""
-        found = [*self._refused, *accounts.unmatched(self._state.grants)]
-        for key, group in (
-            ("app.group", config.app.group),
-            ("control.admin_group", config.control.admin_group),
-        ):
-            if group is not None and accounts.gid_of(group) is None:
-                found.append(f"{key}: the group {group} does not exist on this machine")
+        found = [*self._refused, *accounts.missing(config, self._state.grants)]
         for key, door, path in (
             ("app.socket", app_door.NAME, config.app.socket),
             ("control.socket", control_door.NAME, config.control.socket),

@@ -144,6 +144,8 @@ def test_explain_says_who_may_read_what_and_why_not(running: Running) -> None:
     ]
     assert running.agent.ask_control("/v1/explain?user=0&name=A").json["allowed"] is True
     assert running.agent.ask_control("/v1/explain?user=games&name=GAME1").json["allowed"] is True
+    absent = running.agent.ask_control("/v1/explain?user=root&name=NO_SUCH").json
+    assert absent["lines"][-1].startswith("no secret of this name is held")
     nobody = running.agent.ask_control("/v1/explain?user=no-such&name=A").json
     assert nobody["lines"] == ["there is no such user on this machine"]
     assert running.agent.ask_control("/v1/explain?name=A").problem == "bad-parameter"

@@ -287,7 +287,9 @@ def _run(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 def test_check_config(tmp_path: Path) -> None:
     """0 for the example, 78 and every mistake for a bad file, 2 for bad usage."""
-    assert _run("--check-config", "--config", "packaging/agent.toml").returncode == 0
+    good = _run("--check-config", "--config", "packaging/agent.toml")
+    assert good.returncode == 0
+    assert "warning: grant 1 (user recruitiq: *) matches nobody" in good.stderr, "and what this machine lacks"
     bad = tmp_path / "agent.toml"
     bad.write_text("vps_id = 1\n")
     result = _run("--check-config", "--config", str(bad))

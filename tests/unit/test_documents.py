@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+FOLDERS = "agent|tests|docs|demo|bench|fleet|soak|provisioning|packaging|systemd|constraints|scripts"
 DOCUMENTS = sorted({*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")})
 
 
@@ -17,9 +18,7 @@ def test_links_and_files_exist(document: Path) -> None:
     text = document.read_text()
     links = [link for link in re.findall(r"\]\(([^)#]+)\)", text) if "://" not in link]
     missing = [link for link in links if not (document.parent / link).exists()]
-    named = re.findall(
-        r"\b((?:agent|tests|docs|demo|bench|provisioning|packaging|scripts)/[\w./-]+\.\w+)", text
-    )
+    named = re.findall(rf"\b((?:{FOLDERS})/[\w./-]+\.\w+)", text)
     missing += [name for name in named if not (ROOT / name).exists()]
     assert missing == []
 
