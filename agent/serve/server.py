@@ -132,14 +132,16 @@ class Server:
     def admit(self, request: Request, caller: Peer | None) -> None:
         """Refuse what no door takes.
 
+        A body is refused first: that ends the connection, else its bytes would be taken for a request.
+
         Raises:
             RequestError: the request has a body, or its uid has asked too much.
         """
+        if request.has_body:
+            raise RequestError(BODY_NOT_EXPECTED)
         wait = self.crowd.wait(caller.uid, self.loop.time()) if caller is not None else 0.0
         if wait:
             raise RequestError(TOO_MANY_REQUESTS, retry_after=wait)
-        if request.has_body:
-            raise RequestError(BODY_NOT_EXPECTED)
 
     def expect(self, deadline: float) -> None:
         """Look at the deadlines at this moment at the latest.

@@ -127,6 +127,21 @@ def test_whoever_sends_a_body_can_read_the_refusal(agent: Agent) -> None:
         assert connection.recv(65536).startswith(b"HTTP/1.1 413 Content Too Large\r\n")
 
 
+def test_a_body_is_never_taken_for_a_request() -> None:
+    """Nor where its sender asks faster than its limit: the refusal of a body ends the connection."""
+    world = World()
+    world.put("A", b"canary")
+    limited = GRANTS.replace("[app.limits]", "[app.limits]\nrequests_per_second = 1")
+    with Agent(lambda directory: fake_configuration(directory, world, limited)[1]) as agent:
+        agent.start().until_ready()
+        body = b"GET /v1/secrets/A HTTP/1.1\r\nHost: a\r\n\r\n"
+        posted = b"POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % len(body)
+        before = len(agent.audit())
+        received = raw(agent.app, LIVE + LIVE + posted + body)
+        assert received.count(b"HTTP/1.1 ") == 3
+        assert [record["status"] for record in agent.audit()[before:]][1:] == [429, 413]
+
+
 def test_one_that_never_reads_takes_no_memory(agent: Agent) -> None:
     """It pipelines until the agent reads no more; others are answered; it is closed after idle_timeout."""
     agent.get("/v1/secrets/BIG")
