@@ -62,14 +62,17 @@ def _unit(connection: socket.socket, pid: int) -> str | None:
     """
     try:
         pidfd = connection.getsockopt(socket.SOL_SOCKET, _SO_PEERPIDFD)
-    except OSError:
+    except OSError as error:
+        if error.errno != errno.ENOPROTOOPT:
+            return None  # it has ended and was waited for: its pid may be anybody's by now
         started = _started(pid)
         unit = unit_in(_read(pid, "cgroup"))
         return unit if started is not None and started == _started(pid) else None
     try:
         unit = unit_in(_read(pid, "cgroup"))
-        # pidfd_open(2): readable as soon as the process has ended
-        ended, _, _ = select.select([pidfd], [], [], 0)
+        poller = select.poll()  # select(2) takes no descriptor past 1023
+        poller.register(pidfd, select.POLLIN)  # pidfd_open(2): readable as soon as the process has ended
+        ended = bool(poller.poll(0))
     finally:
         os.close(pidfd)
     return None if ended else unit
