@@ -44,6 +44,8 @@ def main(arguments: list[str] | None = None) -> int:
     path = parser.parse_args(arguments).config
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _log_to_stderr()
+    sys.excepthook = lambda kind, *_: _uncaught(kind)
+    threading.excepthook = lambda uncaught: _uncaught(uncaught.exc_type)
     try:
         request = _decode(_read_message())
     except (WireError, OSError) as error:
@@ -199,6 +201,11 @@ def _write(encoded: bytes) -> bool:
         return True
     LOG.error("nobody takes the reply")
     return False
+
+
+def _uncaught(kind: type[BaseException]) -> None:
+    """Tell of a bug by its type: texts and tracebacks of libraries may hold whole requests."""
+    LOG.error("ended by a bug, report it: %s", kind.__name__)
 
 
 def _log_to_stderr() -> None:

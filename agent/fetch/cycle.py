@@ -118,7 +118,8 @@ class Cycle:
         """Ask after a login, however the reading ended; it is done, so nothing of it can be lost now."""
         if self._ask_expiry is not None and self._transport is not None:
             self._transport.hurry(EXPIRY_WITHIN_S)
-            self._expiry = self._ask_expiry()
+            with contextlib.suppress(Exception):  # whatever Keystone says
+                self._expiry = self._ask_expiry()
 
     def _wanted(self, listing: Listing) -> dict[Version, frozenset[SecretName]]:
         """Return the versions to read now, each with the names under which it is listed."""
