@@ -61,6 +61,7 @@ class Connection(Channel):
         "_server",
         "_task",
         "_unanswered",
+        "_untaken",
         "_who",
         "deadline",
         "peer",
@@ -82,6 +83,7 @@ class Connection(Channel):
         self._task: asyncio.Task[None] | None = None
         self._listens = False  # the task is of no use to a caller that has closed its half
         self._unanswered: http.Request | None = None  # what the task is to answer, and record
+        self._untaken = 0  # bytes of an answer that the caller does not take at once
 
     def begin(self) -> None:
         """Wait for the first request; often it is there already."""
@@ -115,6 +117,7 @@ class Connection(Channel):
         if self._unanswered is not None:
             record = Record("served", 204, self._unanswered.path, {}, reason="not-answered")
             self._record(self._unanswered.method, record)
+        self._leave_untaken(0)
         self._server.forget(self)
 
     def _arm(self, seconds: float) -> None:
@@ -213,6 +216,7 @@ class Connection(Channel):
 
     def sent(self) -> None:
         """Go on, once a slow reader has taken an answer."""
+        self._leave_untaken(0)
         if self._drained is not None:
             self._drained.set_result(None)
         else:
@@ -223,8 +227,15 @@ class Connection(Channel):
         if self.send(*parts):
             return True
         if not self.closed:
+            self._leave_untaken(sum(map(len, parts)))
             self._arm(self._server.crowd.limits.idle_timeout)
         return False
+
+    def _leave_untaken(self, size: int) -> None:
+        """Have the crowd know how much memory this caller keeps busy."""
+        if size != self._untaken:
+            self._server.crowd.untaken(self.peer.uid if self.peer else -1, size - self._untaken)
+            self._untaken = size
 
     async def _pour(self, start: bytes, stream: AsyncGenerator[bytes, None]) -> None:
         """Write a stream as fast as the caller reads it, until it ends or the caller has gone."""

@@ -1,4 +1,4 @@
-"""Who is connected to one door, and how fast each uid asks."""
+"""Who is connected to one door, how fast each uid asks, and how much of the answers it has yet to take."""
 
 from __future__ import annotations
 
@@ -11,6 +11,13 @@ if TYPE_CHECKING:
 STRANGERS_SHARE: Final = 0.25
 """The part of all connections that callers without any grant may have together."""
 
+MOST_UNTAKEN: Final = 16 * 1024 * 1024
+"""Bytes of answers that one uid may leave untaken before it gets no more: they are the agent's memory.
+
+As much as the largest bundle there can be, and far below MemoryMax= of the unit.
+"""
+UNTAKEN_RETRY_S: Final = 1.0
+
 
 class Crowd:
     """Counts and limits of one door, shared by its connections."""
@@ -20,6 +27,7 @@ class Crowd:
         self._all = 0
         self._strangers = 0
         self._by_uid: Counter[int] = Counter()
+        self._untaken: Counter[int] = Counter()
         self._buckets: dict[int, tuple[float, float]] = {}
 
     def enter(self, uid: int, *, stranger: bool) -> bool:
@@ -45,8 +53,16 @@ class Crowd:
         if not self._by_uid[uid]:
             del self._by_uid[uid]
 
+    def untaken(self, uid: int, change: int) -> None:
+        """Count bytes of an answer that its caller does not take at once, and out again."""
+        self._untaken[uid] += change
+        if not self._untaken[uid]:
+            del self._untaken[uid]
+
     def wait(self, uid: int, now: float) -> float:
         """Take one request of the uid's second; return how long (s) it must wait, 0 where it needn't."""
+        if self._untaken.get(uid, 0) >= MOST_UNTAKEN:
+            return UNTAKEN_RETRY_S
         rate = self.limits.requests_per_second
         if not rate:
             return 0.0

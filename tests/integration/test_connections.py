@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from agent.serve.crowd import MOST_UNTAKEN
 from tests.fakes.fetch_server import World
 from tests.integration.running import Agent, UnixConnection, fake_configuration, raw
 
@@ -31,6 +32,7 @@ BIG = 19_000
 """Bytes of a large secret; Barbican takes 20,000 in all."""
 LIVE = b"GET /v1/health/live HTTP/1.1\r\nHost: a\r\n\r\n"
 READ_BIG = b"GET /v1/secrets/BIG HTTP/1.1\r\nHost: a\r\n\r\n"
+READ_BUNDLE = b"GET /v1/bundle HTTP/1.1\r\nHost: a\r\n\r\n"
 
 
 @pytest.fixture(scope="module")
@@ -160,6 +162,26 @@ def test_one_that_never_reads_takes_no_memory(agent: Agent) -> None:
         agent.until(lambda: agent.status()["connections"]["app"] == 0)
         with pytest.raises(BrokenPipeError):
             connection.sendall(LIVE)
+
+
+def test_many_that_never_read_take_no_memory() -> None:
+    """Bundles that a uid leaves untaken are bounded together; it is answered again once they are given up."""
+    world = World()
+    for number in range(100):
+        world.put(f"S{number}", b"x" * BIG)
+    with Agent(lambda directory: fake_configuration(directory, world, GRANTS)[1]) as agent:
+        agent.start().until_ready()
+        size = len(agent.get("/v1/bundle").body)
+        before = resident(agent)
+        with contextlib.ExitStack() as stack:
+            for _ in range(100):
+                stack.enter_context(connect(agent)).sendall(READ_BUNDLE)
+            agent.until(lambda: agent.get("/v1/secrets").status == 429)
+            assert resident(agent) - before < MOST_UNTAKEN + 8 * size
+            agent.until(lambda: agent.get("/v1/secrets").status == 200)
+        records = [record["status"] for record in agent.audit() if record["action"] == "/v1/bundle"]
+        assert 0 < records.count(200) <= 2 + MOST_UNTAKEN // size
+        assert records.count(429) == 101 - records.count(200)
 
 
 def test_a_slow_reader_gets_all(agent: Agent) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from agent.config import Limits
-from agent.serve.crowd import Crowd
+from agent.serve.crowd import MOST_UNTAKEN, Crowd
 
 
 def test_all_and_one_uid_are_limited() -> None:
@@ -34,3 +34,14 @@ def test_a_uid_that_asks_too_fast_waits() -> None:
     assert crowd.wait(1, 0.5) == 0.0
     assert crowd.wait(1, 0.75) == 0.25
     assert Crowd(Limits()).wait(1, 0.0) == 0.0
+
+
+def test_a_uid_that_leaves_too_much_untaken_waits() -> None:
+    """Whatever its rate; another uid does not; what was taken or given up counts no more."""
+    crowd = Crowd(Limits())
+    crowd.untaken(1, MOST_UNTAKEN - 1)
+    assert crowd.wait(1, 0.0) == 0.0
+    crowd.untaken(1, 1)
+    assert [crowd.wait(uid, 0.0) > 0 for uid in (1, 2)] == [True, False]
+    crowd.untaken(1, -MOST_UNTAKEN)
+    assert crowd.wait(1, 0.0) == 0.0
