@@ -115,11 +115,16 @@ class Keeping:
         memory = MemoryFile.adopt(fd)
         try:
             if kind == SNAPSHOT:
-                index = kept.decode(self.owner, memory.index, [len(view) for view in memory.views])
-                snapshots.append((Kept(name, memory), index))
+                snapshots.append((Kept(name, memory), self._index(memory)))
             else:
                 kept.check_token(self.owner, memory.index, len(memory.views))
                 tokens.append(Kept(name, memory))
         except AdoptionError:
             memory.close()
             raise
+
+    def _index(self, memory: MemoryFile) -> kept.Index:
+        """Return the index of a snapshot's file; its digest says nothing about its moments."""
+        if not memory.moments.are_possible(clock.boot()):
+            raise AdoptionError("its moments can't be: it is damaged")
+        return kept.decode(self.owner, memory.index, [len(view) for view in memory.views])

@@ -51,6 +51,11 @@ class Moments(NamedTuple):
     counted_since: float | None = None
     calls: float | None = None
 
+    def are_possible(self, now: float) -> bool:
+        """Tell whether all but the count, which begins anew then, can be of a time before ``now`` (s)."""
+        moments = (self.confirmed, self.denied_since, self.attempted)
+        return all(moment is None or 0.0 <= moment <= now for moment in moments)
+
 
 class AdoptionError(AgentError):
     """A memory file of a former process is not used; the text tells why, never what is in it."""

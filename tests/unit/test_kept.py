@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import mmap
 import os
 from dataclasses import replace
@@ -102,6 +103,20 @@ def test_any_damage_is_found() -> None:
             MemoryFile.adopt(os.dup(file.memory.fd))
         file.memory._map[place] ^= 1 << bit
     MemoryFile.adopt(os.dup(file.memory.fd)).close(wipe=False)
+
+
+@pytest.mark.parametrize("wrong", [math.nan, math.inf, -1.0, 1e300])
+@pytest.mark.parametrize("at", range(3))
+def test_moments_that_can_not_be_are_found(at: int, wrong: float) -> None:
+    """They change without the digest; with them no age could be told, or no reading would ever be due."""
+    store = _published()
+    assert store._memory is not None
+    numbers: list[float | None] = [None] * len(Moments())
+    numbers[at] = wrong
+    store._memory.memory.remember(Moments(*numbers))
+    adopted = Keeping(DescriptorStore(), OWNER).adopt(_descriptors(store)[:1])
+    assert adopted.snapshot is None
+    assert "moments" in adopted.refused[0]
 
 
 @given(st.binary(max_size=200))
