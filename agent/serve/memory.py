@@ -12,6 +12,7 @@ A file tells by itself what is in it, so that another process can adopt it (agen
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import hashlib
 import mmap
 import os
@@ -36,6 +37,8 @@ _MOMENTS_AT: Final = len(_MAGIC)
 _SYS_MEMFD_SECRET: Final = 447  # the same number on every architecture since Linux 5.14
 _LIBC: Final = ctypes.CDLL(None, use_errno=True)
 _NONE: Final = float("-inf")
+_SEALS: Final = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
+"""What keeps the size of an ordinary file; that of memfd_secret(2) can be set once."""
 
 
 class Moments(NamedTuple):
@@ -110,6 +113,8 @@ class MemoryFile:
         kind = kind_of(fd)
         if kind is None:
             raise AdoptionError("it is not an anonymous memory file")
+        if kind == ORDINARY and fcntl.fcntl(fd, fcntl.F_GET_SEALS) & _SEALS != _SEALS:
+            raise AdoptionError("its size could change")  # to read past its end would be fatal (SIGBUS)
         size = os.fstat(fd).st_size
         if not mmap.PAGESIZE <= size <= MOST_BYTES:
             raise AdoptionError("its size is out of bounds")
@@ -230,7 +235,7 @@ def _cut(mapping: mmap.mmap, start: int, sizes: Sequence[int]) -> list[memoryvie
 def _make(size: int) -> tuple[str, bool, int, mmap.mmap]:
     """Return (kind, whether it can't be swapped, descriptor, mapping) of the best file there is."""
     for kind, create in ((SECRET, _memfd_secret), (ORDINARY, _memfd)):
-        made = _mapped(create, size)
+        made = _mapped(kind, create, size)
         if made is not None:
             fd, mapping = made
             return kind, kind == SECRET or _lock(mapping), fd, mapping
@@ -239,13 +244,15 @@ def _make(size: int) -> tuple[str, bool, int, mmap.mmap]:
     )
 
 
-def _mapped(create: Callable[[], int], size: int) -> tuple[int, mmap.mmap] | None:
+def _mapped(kind: str, create: Callable[[], int], size: int) -> tuple[int, mmap.mmap] | None:
     try:
         fd = create()
     except OSError:
         return None
     try:
         os.ftruncate(fd, size)
+        if kind == ORDINARY:
+            fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
         return fd, mmap.mmap(fd, size, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
     except (OSError, ValueError):
         os.close(fd)
@@ -260,7 +267,7 @@ def _memfd_secret() -> int:
 
 
 def _memfd() -> int:
-    return os.memfd_create("vps-secrets", os.MFD_CLOEXEC)
+    return os.memfd_create("vps-secrets", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
 
 
 def _lock(mapping: mmap.mmap) -> bool:

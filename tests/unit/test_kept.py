@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import itertools
 import math
 import mmap
@@ -141,10 +142,29 @@ def test_a_file_of_another_program_is_refused() -> None:
         adopted = Keeping(DescriptorStore(), OWNER).adopt([(name, reader)])
         assert len(adopted.refused) == 1
         assert adopted.snapshot is None
-    fd = os.memfd_create("vps-secrets")
+    fd = os.memfd_create("vps-secrets", os.MFD_ALLOW_SEALING)
     os.ftruncate(fd, 8192)
+    with pytest.raises(AdoptionError, match="its size could change"):
+        MemoryFile.adopt(os.dup(fd))
+    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, memory._SEALS)
     with pytest.raises(AdoptionError, match="not a file of this agent"):
         MemoryFile.adopt(fd)
+
+
+def test_the_size_of_a_file_can_not_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever else holds it could end the agent so (SIGBUS); the ordinary kind is adopted as the other."""
+    for create in (memory._memfd_secret, _no_memfd_secret):
+        monkeypatch.setattr(memory, "_memfd_secret", create)
+        file = MemoryFile([b"value"])
+        for size in (0, 2 * file.size):
+            with pytest.raises(OSError, match=r"Invalid argument|not permitted"):
+                os.ftruncate(file.fd, size)
+        MemoryFile.adopt(os.dup(file.fd)).close(wipe=False)
+        file.close()
+
+
+def _no_memfd_secret() -> int:
+    raise OSError
 
 
 def test_the_newest_of_two_snapshots_wins() -> None:
