@@ -160,6 +160,8 @@ class Connection(Channel):
             self._begin_answer()
             self._last = self._last or request.closes
             self._answer(request)
+            if self._listens and self.ended:
+                self.close()  # it had left before its turn came
         return True
 
     def _begin_answer(self) -> None:

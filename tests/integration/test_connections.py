@@ -208,6 +208,21 @@ def test_a_watcher_that_closes_its_half_has_left(agent: Agent) -> None:
     assert "secrets" not in record
 
 
+@pytest.mark.parametrize("accept", [b"", b"Accept: text/event-stream\r\n"])
+def test_a_watcher_that_had_left_before_its_turn_is_not_waited_for(agent: Agent, accept: bytes) -> None:
+    """What was asked before it is answered, although slowly; then the connection ends."""
+    watch = b"GET /v1/watch?timeout=300 HTTP/1.1\r\nHost: a\r\n" + accept + b"\r\n"
+    before = len(agent.audit())
+    with connect(agent) as connection:
+        connection.sendall(READ_BIG * 10 + watch)
+        connection.shutdown(socket.SHUT_WR)
+        time.sleep(0.3)
+        connection.settimeout(2)
+        assert until_end(connection).count(b"x" * BIG) == 10
+    agent.until(lambda: agent.status()["watchers"] == 0)
+    assert len(agent.audit()) == before + 11
+
+
 def test_a_watch_is_answered_before_what_comes_after_it(agent: Agent) -> None:
     """Pipelined requests wait for their turn."""
     with connect(agent) as connection:
