@@ -91,7 +91,7 @@ def _refused(denied: dict[str, Any]) -> str:
     if not denied:
         return "nobody"
     doors = ", ".join(f"{count} at {door}.sock" for door, count in sorted(denied.items()))
-    return f"{doors}: journalctl VPS_SECRETS_OUTCOME=denied"
+    return f"{doors}: journalctl -u vps-secrets-agent VPS_SECRETS_OUTCOME=denied"
 
 
 def status(content: dict[str, Any]) -> Iterator[str]:

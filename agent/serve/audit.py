@@ -1,8 +1,9 @@
 """The audit record: one per request, written before the bytes leave.
 
 With systemd a record goes to the journal with a field for each fact (docs/operating.md has the table), so
-that ``journalctl VPS_SECRETS_OUTCOME=denied`` finds what is looked for. Without, it is a line on standard
-error: ``audit`` and a JSON object. Never a value. Where it can't be written, the request is refused.
+that ``journalctl -u vps-secrets-agent VPS_SECRETS_OUTCOME=denied`` finds what is looked for. Without, it is a
+line on standard error: ``audit`` and a JSON object. Never a value. Where it can't be written, the request is
+refused.
 
 Records are put together by hand, since this is on the way of every read: only ``method`` and ``action`` come
 from the caller as they are and are escaped; all else are numbers, texts of ours, checked names and UUIDs.
