@@ -82,6 +82,7 @@ def run(options: argparse.Namespace) -> int:
     """Set this machine up and return the exit status: 0 it serves, 1 a step failed, 2 facts are missing."""
     if os.geteuid():
         return _say("only root can set this machine up: sudo vps-secrets setup …", 4)
+    os.umask(0o022)  # whatever the caller's is: units are configured by what is written
     missing = _missing(options)
     if missing:
         return _say(f"needed: {', '.join(missing)}", 2)
