@@ -136,7 +136,8 @@ class AppDoor:
         target.allow("GET")
         snapshot = self._snapshot()
         readable = self._readable(snapshot, peer)
-        etag = f"g{self._state.started:.0f}-{snapshot.generation}"
+        # what the caller may read changes with the grants too
+        etag = f"g{self._state.started:.0f}-{self._state.reloads}-{snapshot.generation}"
         fields = field("ETag", f'"{etag}"') + field("Secrets-Generation", str(snapshot.generation))
         versions: dict[str, str | None] = {name: secret.facts.version for name, secret in readable.items()}
         if _matches(if_none_match, etag):

@@ -173,6 +173,7 @@ class Daemon:
         else:
             health.configuration_error = None
             self._state.config, self._state.grants = config, accounts.grants_of(config.grants)
+            self._state.reloads += 1
             self._state.warnings = (*self._warnings(config), *self._needs_restart(config))
             logging.getLogger().setLevel(config.log.level.upper())
             for warning in self._state.warnings:

@@ -157,7 +157,7 @@ class Keeper:
         step = rotation.overdue(self._store.held(), self._progress, self._policy, now)
         changed = self._apply(step, {}, now)
         if changed:
-            self._told(Refreshed(self._generation(), changed, self._store.health.failure, 0.0))
+            self._tell(Refreshed(self._generation(), changed, self._store.health.failure, 0.0))
         snapshot = self._store.snapshot
         ends = [until - now.boot for _, until in snapshot.previous.values()] if snapshot else []
         return min((step.again_in, *ends) if step.again_in is not None else ends, default=float("inf"))
@@ -192,7 +192,14 @@ class Keeper:
         refreshed = Refreshed(self._generation(), changed, failure, health.last_cycle)
         if asked is not None and not asked.done():
             asked.set_result(refreshed)
-        self._told(refreshed)
+        self._tell(refreshed)
+
+    def _tell(self, refreshed: Refreshed) -> None:
+        """Call ``told``; a bug there is told and must not end the readings."""
+        try:
+            self._told(refreshed)
+        except Exception as error:  # noqa: BLE001  # as in _cycle
+            _log.error("report this bug: %s", place(error))  # no traceback
 
     async def _read(self) -> tuple[tuple[SecretName, ...], Failure | None]:
         """Exchange one request for a reply and publish what it leads to."""

@@ -48,9 +48,9 @@ class Lookout:
 class State:
     """The running agent. ``started`` is a moment on the boot clock (s).
 
-    ``config`` and ``grants`` are replaced together when a reload succeeds; ``stopping`` is set once.
-    ``warnings`` are what is odd about the machine and the configuration. ``traffic`` is the doors' own,
-    ``beacon`` that of serve/beacon.py.
+    ``config`` and ``grants`` are replaced together when a reload succeeds, which ``reloads`` counts;
+    ``stopping`` is set once. ``warnings`` are what is odd about the machine and the configuration.
+    ``traffic`` is the doors' own, ``beacon`` that of serve/beacon.py.
     """
 
     config: Config
@@ -58,6 +58,7 @@ class State:
     store: Store
     started: float
     stopping: bool = False
+    reloads: int = 0
     warnings: tuple[str, ...] = ()
     traffic: Traffic = field(default_factory=Traffic)
     beacon: Lookout = field(default_factory=Lookout)

@@ -189,9 +189,12 @@ def test_serve_stale_serves_on_but_is_not_ready() -> None:
 def test_a_reload_takes_new_grants_and_refuses_bad_ones(faulty: Faulty) -> None:
     """A bad file leaves the configuration in force and is shown; a good one clears that."""
     good = faulty.agent.configuration.read_text()
+    etag = faulty.agent.get("/v1/bundle").headers["etag"]
+    assert faulty.agent.get("/v1/bundle", headers={"If-None-Match": etag}).status == 304
     faulty.agent.write(good.replace('secrets = ["*"]', 'secrets = ["B"]'))
     faulty.again()
     assert faulty.agent.get("/v1/secrets/A").status == 403
+    assert faulty.agent.get("/v1/bundle", headers={"If-None-Match": etag}).status == 200, "it has less in it"
     faulty.agent.write(good + "nonsense = 1\n")
     faulty.again()
     status = faulty.agent.status()

@@ -21,6 +21,29 @@ if TYPE_CHECKING:
     from agent.core import wire
 
 
+async def test_a_bug_in_what_is_told_ends_no_reading(caplog: pytest.LogCaptureFixture) -> None:
+    """It is told, by type and place only; the next reading comes."""
+    world, told = World(), asyncio.Queue[Refreshed]()
+
+    async def fetch(request: wire.Request, config: Config) -> wire.Reply:
+        del config
+        return world.reply(request)
+
+    def broken(refreshed: Refreshed) -> None:
+        told.put_nowait(refreshed)
+        raise ValueError("canary")
+
+    keeper = Keeper(State(load(Path("packaging/agent.toml")), (), Store(), clock.boot()), fetch, broken)
+    task = asyncio.create_task(keeper.run())
+    await asyncio.wait_for(told.get(), 20)
+    await keeper.refresh()
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+    assert "report this bug: ValueError at" in caplog.text
+    assert "canary" not in caplog.text
+
+
 async def test_a_machine_that_was_suspended_reads_when_it_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Timers stand still meanwhile, the boot clock does not. No machine can be suspended here: it jumps."""
     cycles = asyncio.Queue[Refreshed]()
