@@ -6,6 +6,7 @@ are refused. Without bodies nothing else frames a message, so two readers can't 
 
 from __future__ import annotations
 
+import functools
 import re
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 LONGEST_LINE: Final = 4096
 """Bytes of a request line: the longest name and every parameter take less than a tenth of it."""
 MOST_FIELDS: Final = 100
+SHORT: Final = 1024
+"""Heads of at most so many bytes are remembered, the latest 256 of them."""
 
 _TOKEN: Final = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]++"  # RFC 9110, 5.6.2; possessive: nothing is tried twice
 _HEAD: Final = re.compile(
@@ -63,9 +66,15 @@ def head_end(untrusted: bytes, most: int) -> int:
 def parse(untrusted_head: bytes) -> Request:
     """Return the request with this head, which is one to the byte.
 
+    A client asks with the same head again and again, so short ones are remembered; there is no secret in any.
+
     Raises:
         RequestError: it is not well-formed, or has too many fields.
     """
+    return (_remembered if len(untrusted_head) <= SHORT else _parse)(untrusted_head)
+
+
+def _parse(untrusted_head: bytes) -> Request:
     match = _HEAD.fullmatch(untrusted_head)
     if match is None:
         raise RequestError(BAD_REQUEST)
@@ -84,6 +93,9 @@ def parse(untrusted_head: bytes) -> Request:
         minor == b"0" or (connection != "" and "close" in _listed(connection)),
         "transfer-encoding" in fields or length.strip("0") != "",
     )
+
+
+_remembered: Final = functools.lru_cache(maxsize=256)(_parse)
 
 
 def _fields(untrusted_lines: bytes) -> dict[str, str]:

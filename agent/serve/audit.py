@@ -11,6 +11,7 @@ from the caller as they are and are escaped; all else are numbers, texts of ours
 
 from __future__ import annotations
 
+import functools
 import os
 import socket
 import time
@@ -50,6 +51,7 @@ class Caller(NamedTuple):
     words: str
 
 
+@functools.lru_cache(maxsize=64)
 def caller(door: str, peer: Peer | None) -> Caller:
     """Return who asks at which door."""
     members, fields, words = f'"door": "{door}"', f"VPS_SECRETS_DOOR={door}\n", "nobody known"

@@ -9,17 +9,15 @@ from __future__ import annotations
 import abc
 import contextlib
 import select
-from typing import TYPE_CHECKING, Final
-
-if TYPE_CHECKING:
-    import socket
+import socket
+from typing import Final
 
 CHUNK: Final = 16384
 """How many bytes are read at once."""
 
 
 class Channel(abc.ABC):
-    """A non-blocking stream socket. ``ended`` tells that the other end has closed its half."""
+    """A stream socket of which nothing is waited for. ``ended`` tells that the other end has closed its half."""
 
     __slots__ = ("_poll", "_reading", "_socket", "_unsent", "_watched", "closed", "descriptor", "ended")
 
@@ -49,7 +47,7 @@ class Channel(abc.ABC):
     def look(self) -> None:
         """Take what has come, if anything."""
         try:
-            data = self._socket.recv(CHUNK)
+            data = self._socket.recv(CHUNK, socket.MSG_DONTWAIT)
         except BlockingIOError:
             return
         except OSError:
@@ -58,9 +56,9 @@ class Channel(abc.ABC):
         if data:
             self.received(data)
         else:
-            self.read(wanted=False)
-            self.ended = True
+            self._reading, self.ended = False, True
             self.hung_up()
+            self._watch()  # where it is not closed by now
 
     def ready(self, events: int) -> None:
         """Go on: there is something to read, room to write, or nobody at the other end."""
@@ -92,7 +90,7 @@ class Channel(abc.ABC):
         Nothing more may be sent before :meth:`sent` was called.
         """
         try:
-            count = self._socket.sendmsg(parts)
+            count = self._socket.sendmsg(parts, (), socket.MSG_DONTWAIT)
         except BlockingIOError:
             count = 0
         except OSError:
@@ -118,7 +116,7 @@ class Channel(abc.ABC):
     def _send_on(self) -> None:
         assert self._unsent is not None  # noqa: S101  # else nobody asks whether there is room
         try:
-            self._unsent = self._unsent[self._socket.send(self._unsent) :]
+            self._unsent = self._unsent[self._socket.send(self._unsent, socket.MSG_DONTWAIT) :]
         except BlockingIOError:
             return
         except OSError:

@@ -191,7 +191,6 @@ class Server:
 
     def _welcome(self, accepted: socket.socket) -> None:
         """Take the peer, and count the connection in or refuse it."""
-        accepted.settimeout(0)
         accepted.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
         caller = peer.of(accepted, with_unit=self.door.wants_unit())
         stranger = caller is None or not self.door.knows(caller)
@@ -207,7 +206,7 @@ class Server:
         """Say that there are too many, and close."""
         self.traffic.refused[self.door.name] += 1
         with contextlib.suppress(OSError):
-            accepted.send(self._crowded)
+            accepted.send(self._crowded, socket.MSG_DONTWAIT)
         if len(self._turned_away) >= MOST_TURNED_AWAY:
             accepted.close()
             return

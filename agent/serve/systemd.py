@@ -56,11 +56,8 @@ class Systemd:
         It tells ages, so it would be wrong soon after it was told. Nothing else wakes an idle agent, so
         ``status`` may also do what must be done now and then.
         """
-        if "NOTIFY_SOCKET" not in os.environ:
-            return
         microseconds = os.environ.get("WATCHDOG_USEC", "")
         watched = int(microseconds) / 2_000_000 if microseconds.isdecimal() else 0
-        every = min(watched or STATUS_EVERY_S, STATUS_EVERY_S)
-        while True:
-            self._tell(("WATCHDOG=1\n" if watched else "") + f"STATUS={status()}")
-            await asyncio.sleep(every)
+        while watched:
+            self._tell(f"WATCHDOG=1\nSTATUS={status()}")
+            await asyncio.sleep(min(watched, STATUS_EVERY_S))
