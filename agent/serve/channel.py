@@ -17,7 +17,7 @@ CHUNK: Final = 16384
 
 
 class Channel(abc.ABC):
-    """A stream socket of which nothing is waited for. ``ended`` tells that the other end has closed its half."""
+    """A stream socket that is never waited for. ``ended`` tells that the other end has closed its half."""
 
     __slots__ = ("_poll", "_reading", "_socket", "_unsent", "_watched", "closed", "descriptor", "ended")
 
