@@ -118,7 +118,11 @@ class Keeper:
             self.ask()
 
     def look(self) -> None:
-        """Wake up where it is time: a suspended machine's timers stand still, its boot clock does not."""
+        """Wake up where it is time: a suspended machine's timers stand still, its boot clock does not.
+
+        A month that has begun is noticed here too, whenever the next reading is.
+        """
+        self._spending.note({})
         if clock.boot() >= self._wakes_at:
             self._wake.set()
 
