@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Final
 from agent.core import bucket, schedule
 from agent.core.errors import CloudError
 from agent.core.wire_watch import Watch
-from agent.serve import clock, spending
+from agent.core.words import span
+from agent.serve import clock
 from agent.serve.journal import place
 
 if TYPE_CHECKING:
@@ -176,7 +177,7 @@ class Beacon:
             _log.warning(
                 "%s; nothing that is served depends on it, a rotation is noticed by the poll every %s; "
                 "next look in %.0f s",
-                *(failure, spending.words(every), delay),
+                *(failure, span(every), delay),
             )
         self._become("failing")
         return delay

@@ -11,6 +11,7 @@ import logging
 from typing import TYPE_CHECKING, Final
 
 from agent.core import budget, schedule
+from agent.core.words import span
 from agent.serve import clock
 from agent.serve.freshness import is_stretched
 
@@ -71,7 +72,7 @@ class Spending:
         if text is not None:
             _log.warning("%s", text)
         else:
-            _log.info("poll interval is stretched no more: %s", words(every))
+            _log.info("poll interval is stretched no more: %s", span(every))
 
 
 def count_of(state: State, now: Moment, calls: int = 0) -> budget.Count:
@@ -105,7 +106,7 @@ def why_stretched(state: State) -> str | None:
         if month.since - month.month.start >= WHOLE_MONTH_S:
             reason += f" (of which the part of the month that is counted has {_share(state, month):.0f})"
         reason += "; refreshes, signals and expiries are still followed at once"
-    return f"poll interval stretched from {words(configured)} to {words(every)}: {reason}"
+    return f"poll interval stretched from {span(configured)} to {span(every)}: {reason}"
 
 
 def is_used_up(state: State) -> bool:
@@ -124,11 +125,3 @@ def _terms(state: State) -> budget.Terms:
     return budget.Terms(
         state.config.rotation.poll_interval, settings.calls_per_month, settings.longest_interval
     )
-
-
-def words(seconds: float) -> str:
-    """Return a span for people."""
-    for unit, size in (("h", 3600), ("min", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:g} s"
