@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.cloud.cloud import Cloud
+from lab.testbed.cloud import Cloud
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from agent.core import words
+from common import durations
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -19,7 +19,7 @@ def span(seconds: object) -> str:
     """Return a duration in words, or a dash where there is none."""
     if not isinstance(seconds, (int, float)) or isinstance(seconds, bool):
         return "-"
-    return words.span(seconds)
+    return durations.span(seconds)
 
 
 def table(rows: Iterable[tuple[str, ...]]) -> Iterator[str]:
@@ -74,17 +74,19 @@ def _calls(budget: dict[str, Any]) -> str:
 
 def _beacon(beacon: dict[str, Any]) -> str:
     """Return how the watch over the beacon goes."""
-    words = [f"{beacon.get('state')} {beacon.get('url')}"]
+    durations = [f"{beacon.get('state')} {beacon.get('url')}"]
     if beacon.get("lastChange") is not None:
-        words.append(f"changed {span(beacon['lastChange'])} ago")
+        durations.append(f"changed {span(beacon['lastChange'])} ago")
     if beacon.get("pollIn") is not None:
-        words.append(f"reading because of it in {span(beacon['pollIn'])}")
+        durations.append(f"reading because of it in {span(beacon['pollIn'])}")
     failure = beacon.get("failure")
     if failure:
         status = f" (HTTP {failure['status']})" if failure.get("status") else ""
         again = span(beacon.get("nextLookIn"))
-        words.append(f"{failure.get('step')} failed{status}: {failure.get('advice')}; next look in {again}")
-    return "; ".join(words)
+        durations.append(
+            f"{failure.get('step')} failed{status}: {failure.get('advice')}; next look in {again}"
+        )
+    return "; ".join(durations)
 
 
 def _refused(denied: dict[str, Any]) -> str:

@@ -11,7 +11,7 @@ from fnmatch import translate
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from agent.core.secret import SecretName
+    from common.names import SecretName
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,8 @@
 
 ::
 
-    AgentError
-    ├── ConfigurationError   the operator's file is wrong; carries every mistake, never a value
+    AgentError               (common/errors.py)
+    ├── ConfigurationError   (there too) the operator's file is wrong
     ├── CloudError           Keystone, Barbican or the way to them failed; carries a Failure
     ├── WireError            the other process sent something that is not a message of ours
     ├── MemoryLockError      no memory file could be made
@@ -18,6 +18,8 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
+
+from common.errors import AgentError
 
 
 class Step(enum.StrEnum):
@@ -65,10 +67,6 @@ class Failure:
         return f"{self.step} failed{status}: {self.tried}; {self.advice}"
 
 
-class AgentError(Exception):
-    """Root of every error of ours."""
-
-
 class CloudError(AgentError):
     """A cycle could not be completed; ``failure`` tells the step and what it means."""
 
@@ -86,27 +84,6 @@ class WireError(AgentError):
 
 class MemoryLockError(AgentError):
     """The kernel gave no memory file for the payloads."""
-
-
-@dataclass(frozen=True, slots=True)
-class Mistake:
-    """One thing that is wrong in a configuration file: where, and what is expected. Never the value."""
-
-    file: str
-    key: str
-    expected: str
-
-    def __str__(self) -> str:
-        """``file: key: expected``."""
-        return f"{self.file}: {self.key}: {self.expected}"
-
-
-class ConfigurationError(AgentError):
-    """Everything that is wrong with the configuration, found in one run."""
-
-    def __init__(self, mistakes: tuple[Mistake, ...]) -> None:
-        super().__init__("\n".join(map(str, mistakes)))
-        self.mistakes = mistakes
 
 
 @dataclass(frozen=True, slots=True)

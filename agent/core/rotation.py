@@ -1,7 +1,7 @@
 """What to hold after each reading of Barbican: a pure machine, a reading or a failure in, a step out.
 
 The rules are those of "Staleness" in docs/design.md. The machine never sees a payload: it decides over
-names and versions, and its caller (agent/serve/keeper.py) builds the snapshot that was decided.
+names and versions, and its caller (agent/serve/sync/refresher.py) builds the snapshot that was decided.
 
 Invariants: a step either keeps everything, or leaves out what has to go, or names the whole new set; values
 that were rotated together change in one step, since whoever rotates adds all new entries before removing an
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from agent.core.errors import Failure
-    from agent.core.secret import Facts, SecretName, Version
+    from agent.core.secret import Facts
+    from common.names import SecretName, Version
 
 SETTLE_S: Final = 60.0
 """How long a listed version holds up the others because it can't be published with them."""

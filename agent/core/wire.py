@@ -19,17 +19,19 @@ import struct
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from agent.core import strict, wire_fields
+from agent.core import wire_fields
 from agent.core.errors import Step, WireError
-from agent.core.strict import MalformedError
 from agent.core.wire_fields import MOST_ENTRIES
+from common import untrusted_json
+from common.untrusted_json import MalformedError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from agent.core.errors import Failure
     from agent.core.rotation import Reading
-    from agent.core.secret import Facts, Version
+    from agent.core.secret import Facts
+    from common.names import Version
 
 MAGIC: Final = b"VSA1"
 _PREFIX: Final = struct.Struct(">4scII")
@@ -197,27 +199,29 @@ def unframe(untrusted: bytes, bounds: Bounds) -> tuple[bytes, bytes]:
 
 
 def _request(untrusted_header: bytes, token_state: bytes) -> Request:
-    header = strict.record(
-        strict.parse(untrusted_header, "the header"),
+    header = untrusted_json.record(
+        untrusted_json.parse(untrusted_header, "the header"),
         "the header",
         ("nonce", "known", "readsDoubles", "timeout"),
     )
-    known = [wire_fields.version(item) for item in strict.array(header["known"], "known", _MOST_KNOWN)]
-    timeout = strict.number(header["timeout"], "timeout", _MOST_TIMEOUT)
+    known = [
+        wire_fields.version(item) for item in untrusted_json.array(header["known"], "known", _MOST_KNOWN)
+    ]
+    timeout = untrusted_json.number(header["timeout"], "timeout", _MOST_TIMEOUT)
     if timeout == 0:
         raise MalformedError("timeout is zero")
     return Request(
         nonce(header["nonce"]),
         frozenset(known),
-        strict.flag(header["readsDoubles"], "readsDoubles"),
+        untrusted_json.flag(header["readsDoubles"], "readsDoubles"),
         timeout,
         token_state,
     )
 
 
 def _reply(untrusted_header: bytes, body: bytes, request: Request, vps_id: str, container: str) -> Reply:
-    header = strict.record(
-        strict.parse(untrusted_header, "the header"),
+    header = untrusted_json.record(
+        untrusted_json.parse(untrusted_header, "the header"),
         "the header",
         (
             *("nonce", "vpsId", "container", "reading", "failure"),
@@ -236,7 +240,7 @@ def _reply(untrusted_header: bytes, body: bytes, request: Request, vps_id: str, 
     nameless = failure is not None and failure.step is Step.CONFIGURATION  # without it fetch knows neither
     if (header["vpsId"], header["container"]) != (("", "") if nameless else (vps_id, container)):
         raise MalformedError("it is about another VPS or container")
-    token_bytes = strict.whole(header["tokenState"], "tokenState", MOST_TOKEN_STATE)
+    token_bytes = untrusted_json.whole(header["tokenState"], "tokenState", MOST_TOKEN_STATE)
     token_state, payloads = _split(body, token_bytes, reading.read if reading else {})
     return Reply(
         request.nonce,
@@ -249,7 +253,7 @@ def _reply(untrusted_header: bytes, body: bytes, request: Request, vps_id: str, 
         wire_fields.calls(header["calls"]),
         _timings(header["timings"]),
         token_state,
-        None if header["listed"] is None else strict.flag(header["listed"], "listed"),
+        None if header["listed"] is None else untrusted_json.flag(header["listed"], "listed"),
         wire_fields.moment(header["credentialExpires"], "credentialExpires"),
     )
 
@@ -268,13 +272,15 @@ def _split(
 
 
 def _foreign(untrusted: object) -> tuple[str, ...]:
-    names = strict.array(untrusted, "foreign", MOST_FOREIGN)
-    return tuple(strict.text(name, "a foreign name", FOREIGN_CHARACTERS) for name in names)
+    names = untrusted_json.array(untrusted, "foreign", MOST_FOREIGN)
+    return tuple(untrusted_json.text(name, "a foreign name", FOREIGN_CHARACTERS) for name in names)
 
 
 def _timings(untrusted: object) -> dict[str, float]:
-    members = strict.record(untrusted, "timings", PHASES)
-    return {phase: strict.number(spent, "timings", _MOST_DURATION) for phase, spent in members.items()}
+    members = untrusted_json.record(untrusted, "timings", PHASES)
+    return {
+        phase: untrusted_json.number(spent, "timings", _MOST_DURATION) for phase, spent in members.items()
+    }
 
 
 def nonce(untrusted: object) -> str:

@@ -1,6 +1,6 @@
 """The header members of a reply: readings, failures and calls as JSON and back, with every check.
 
-Used by agent/core/wire.py; facts by agent/serve/kept.py too, and agent/fetch keeps to the bounds.
+Used by agent/core/wire.py; facts by agent/serve/store/index.py too, and agent/fetch keeps to the bounds.
 """
 
 from __future__ import annotations
@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final, TypeAlias
 
-from agent.core import strict
 from agent.core.errors import Failure, Fault, Step
 from agent.core.rotation import Entry, Reading, Unread
-from agent.core.secret import Facts, SecretName, Version, parse_version, strip_prefix
-from agent.core.strict import MalformedError
+from agent.core.secret import Facts
+from common import untrusted_json
+from common.names import SecretName, Version, parse_version, strip_prefix
+from common.untrusted_json import MalformedError
 
 SERVICES: Final = ("keystone", "barbican")
 OUTCOMES: Final = ("ok", "refused", "failed")
@@ -40,10 +41,10 @@ def calls(untrusted: object) -> dict[str, dict[str, int]]:
     """Return a count of calls, or raise MalformedError."""
     return {
         service: {
-            outcome: strict.whole(count, "calls", _MOST_CALLS)
-            for outcome, count in strict.record(outcomes, "calls", OUTCOMES).items()
+            outcome: untrusted_json.whole(count, "calls", _MOST_CALLS)
+            for outcome, count in untrusted_json.record(outcomes, "calls", OUTCOMES).items()
         }
-        for service, outcomes in strict.record(untrusted, "calls", SERVICES).items()
+        for service, outcomes in untrusted_json.record(untrusted, "calls", SERVICES).items()
     }
 
 
@@ -74,15 +75,15 @@ def reading(untrusted: object, vps_id: str, known: frozenset[Version]) -> Readin
     Raises:
         MalformedError: it breaks a rule.
     """
-    members = strict.record(untrusted, "reading", ("entries", "read", "unread"))
+    members = untrusted_json.record(untrusted, "reading", ("entries", "read", "unread"))
     entries = tuple(
-        _entry(item, vps_id) for item in strict.array(members["entries"], "entries", MOST_ENTRIES)
+        _entry(item, vps_id) for item in untrusted_json.array(members["entries"], "entries", MOST_ENTRIES)
     )
     listed: dict[Version, set[SecretName]] = {}
     for entry in entries:
         listed.setdefault(entry.version, set()).add(entry.name)
     read: dict[Version, Facts] = {}
-    for item in strict.array(members["read"], "read", MOST_ENTRIES):
+    for item in untrusted_json.array(members["read"], "read", MOST_ENTRIES):
         facts = facts_in(item, vps_id)
         if facts.version in read:
             raise MalformedError("a version was read twice")
@@ -100,12 +101,12 @@ def reading(untrusted: object, vps_id: str, known: frozenset[Version]) -> Readin
 def _unread(untrusted: object) -> dict[Version, Unread]:
     return {
         version(key): Unread(_one_of(value, "unread", Unread))
-        for key, value in strict.mapping(untrusted, "unread").items()
+        for key, value in untrusted_json.mapping(untrusted, "unread").items()
     }
 
 
 def _entry(untrusted: object, vps_id: str) -> Entry:
-    pair = strict.array(untrusted, "an entry", 2)
+    pair = untrusted_json.array(untrusted, "an entry", 2)
     if len(pair) != 2:  # noqa: PLR2004  # a pair
         raise MalformedError("an entry is not a pair")
     return Entry(_name(pair[0], vps_id), version(pair[1]))
@@ -113,22 +114,22 @@ def _entry(untrusted: object, vps_id: str) -> Entry:
 
 def facts_in(untrusted: object, vps_id: str) -> Facts:
     """Return the facts of one version of this VPS's, or raise MalformedError."""
-    members = strict.record(
+    members = untrusted_json.record(
         untrusted, "facts", ("name", "version", "size", "contentType", "created", "expires")
     )
     return Facts(
         _name(members["name"], vps_id),
         version(members["version"]),
-        strict.whole(members["size"], "size", MOST_PAYLOAD),
-        strict.text(members["contentType"], "contentType", CONTENT_TYPE_CHARACTERS),
-        strict.number(members["created"], "created", LAST_TIME),
+        untrusted_json.whole(members["size"], "size", MOST_PAYLOAD),
+        untrusted_json.text(members["contentType"], "contentType", CONTENT_TYPE_CHARACTERS),
+        untrusted_json.number(members["created"], "created", LAST_TIME),
         moment(members["expires"], "expires"),
     )
 
 
 def moment(untrusted: object, what: str) -> float | None:
     """Return a Unix time (s) or None, or raise MalformedError."""
-    return None if untrusted is None else strict.number(untrusted, what, LAST_TIME)
+    return None if untrusted is None else untrusted_json.number(untrusted, what, LAST_TIME)
 
 
 def failure_out(failure: Failure) -> dict[str, object]:
@@ -149,17 +150,17 @@ def failure(untrusted: object) -> Failure:
     Raises:
         MalformedError: it breaks a rule.
     """
-    members = strict.record(
+    members = untrusted_json.record(
         untrusted, "failure", ("step", "fault", "tried", "advice", "status", "retryAfter")
     )
     status, retry_after = members["status"], members["retryAfter"]
     return Failure(
         Step(_one_of(members["step"], "step", Step)),
         Fault(_one_of(members["fault"], "fault", Fault)),
-        strict.text(members["tried"], "tried", FAILURE_CHARACTERS),
-        strict.text(members["advice"], "advice", FAILURE_CHARACTERS),
-        None if status is None else strict.whole(status, "status", 999),
-        None if retry_after is None else strict.number(retry_after, "retryAfter", MOST_RETRY_AFTER),
+        untrusted_json.text(members["tried"], "tried", FAILURE_CHARACTERS),
+        untrusted_json.text(members["advice"], "advice", FAILURE_CHARACTERS),
+        None if status is None else untrusted_json.whole(status, "status", 999),
+        None if retry_after is None else untrusted_json.number(retry_after, "retryAfter", MOST_RETRY_AFTER),
     )
 
 
@@ -172,7 +173,7 @@ def version(untrusted: object) -> Version:
 
 
 def _name(untrusted: object, vps_id: str) -> SecretName:
-    name = strip_prefix(vps_id, strict.text(untrusted, "a name", _FULL_NAME_CHARACTERS))
+    name = strip_prefix(vps_id, untrusted_json.text(untrusted, "a name", _FULL_NAME_CHARACTERS))
     if name is None:
         raise MalformedError("a name is not one of this VPS")
     return name

@@ -11,9 +11,10 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from agent.core import strict, wire, wire_fields
+from agent.core import wire, wire_fields
 from agent.core.errors import WireError
-from agent.core.strict import MalformedError
+from common import untrusted_json
+from common.untrusted_json import MalformedError
 
 if TYPE_CHECKING:
     from agent.core.errors import Failure
@@ -120,24 +121,26 @@ def decode_sight(untrusted: bytes, watch: Watch) -> Sight:
 
 
 def _watch(untrusted_header: bytes, token_state: bytes) -> Watch:
-    header = strict.record(
-        strict.parse(untrusted_header, "the header"), "the header", ("nonce", "seen", "interval", "lifetime")
+    header = untrusted_json.record(
+        untrusted_json.parse(untrusted_header, "the header"),
+        "the header",
+        ("nonce", "seen", "interval", "lifetime"),
     )
-    interval = strict.number(header["interval"], "interval", LONGEST_LIFETIME_S)
+    interval = untrusted_json.number(header["interval"], "interval", LONGEST_LIFETIME_S)
     if interval == 0:
         raise MalformedError("interval is zero")
     return Watch(
         wire.nonce(header["nonce"]),
         None if header["seen"] is None else _seen(header["seen"]),
         interval,
-        strict.number(header["lifetime"], "lifetime", LONGEST_LIFETIME_S),
+        untrusted_json.number(header["lifetime"], "lifetime", LONGEST_LIFETIME_S),
         token_state,
     )
 
 
 def _sight(untrusted_header: bytes, watch: Watch) -> Sight:
-    header = strict.record(
-        strict.parse(untrusted_header, "the header"),
+    header = untrusted_json.record(
+        untrusted_json.parse(untrusted_header, "the header"),
         "the header",
         ("nonce", "seen", "failure", "looks", "logins"),
     )
@@ -149,8 +152,8 @@ def _sight(untrusted_header: bytes, watch: Watch) -> Sight:
         watch.nonce,
         None if header["seen"] is None else _seen(header["seen"]),
         None if header["failure"] is None else wire_fields.failure(header["failure"]),
-        strict.whole(header["looks"], "looks", _MOST_COUNT),
-        strict.whole(header["logins"], "logins", _MOST_COUNT),
+        untrusted_json.whole(header["looks"], "looks", _MOST_COUNT),
+        untrusted_json.whole(header["logins"], "logins", _MOST_COUNT),
     )
 
 

@@ -19,14 +19,15 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from agent import config as configuration
+from agent.config import reader as configuration
 from agent.core import wire, wire_watch
-from agent.core.errors import CloudError, ConfigurationError, Failure, Fault, Step, WireError
+from agent.core.errors import CloudError, Failure, Fault, Step, WireError
 from agent.core.wire_fields import SERVICES
 from agent.core.wire_watch import Sight, Watch
+from common.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from agent.config import Config
+    from agent.config.model import Config
     from agent.core.wire import Reply, Request
 
 LOG: Final = logging.getLogger("agent.fetch")
@@ -111,8 +112,8 @@ def _has_gone(seconds: float) -> bool:
 
 def _cycle(config: Config, request: Request, began: float) -> int:
     """Make the cycle in a thread of its own, so that nothing (DNS has no timeout) outlasts the deadline."""
-    from agent.fetch.answers import clock_hint  # noqa: PLC0415  # keystoneauth1 is heavy, and not needed
     from agent.fetch.cycle import Cycle, refused  # noqa: PLC0415  # when the configuration is bad
+    from agent.fetch.verdict import clock_hint  # noqa: PLC0415  # keystoneauth1 is heavy, and not needed
 
     cycle = Cycle(config, request, began)
     replies: list[Reply] = []

@@ -13,16 +13,16 @@ from urllib.parse import SplitResult, urlsplit
 
 from keystoneauth1.adapter import Adapter
 
-from agent.core import strict
 from agent.core.errors import CloudError, Failure, Fault, Step
 from agent.core.rotation import Entry
-from agent.core.secret import Version, parse_version, strip_prefix
-from agent.core.strict import MalformedError
 from agent.core.wire import FOREIGN_CHARACTERS
 from agent.core.wire_fields import MOST_ENTRIES
+from common import untrusted_json
+from common.names import Version, parse_version, strip_prefix
+from common.untrusted_json import MalformedError
 
 if TYPE_CHECKING:
-    from agent.config import Config, Container
+    from agent.config.model import Config, Container
 
 _DEFAULT_PORTS: Final = {"https": 443, "http": 80}
 
@@ -64,7 +64,7 @@ def read_listing(session: Any, base: str, config: Config) -> Listing:
     """Read the container once.
 
     Raises:
-        CloudError, MalformedError, or an error of keystoneauth1 (see agent/fetch/translate.py).
+        CloudError, MalformedError, or an error of keystoneauth1 (see agent/fetch/classify.py).
     """
     adapter = Adapter(session, endpoint_override=f"{base}/v1")
     response = adapter.get(
@@ -79,21 +79,21 @@ def parse_listing(untrusted: bytes, base: str, vps_id: str, container: Container
     Raises:
         MalformedError: it is not the container asked for, or not as documented.
     """
-    members = strict.mapping(strict.parse(untrusted, "the container"), "the container")
+    members = untrusted_json.mapping(untrusted_json.parse(untrusted, "the container"), "the container")
     if _last_segment(members.get("container_ref")) != container.id:
         raise MalformedError("the answer is about another container")
     places = _places(base, container)
     entries: dict[Entry, None] = {}
     elsewhere: set[Version] = set()
     foreign: list[str] = []
-    for item in strict.array(members.get("secret_refs"), "secret_refs", MOST_ENTRIES):
-        entry = strict.mapping(item, "an entry")
+    for item in untrusted_json.array(members.get("secret_refs"), "secret_refs", MOST_ENTRIES):
+        entry = untrusted_json.mapping(item, "an entry")
         untrusted_name = entry.get("name")
         shown = untrusted_name if isinstance(untrusted_name, str) else "(entry without a name)"
         version = parse_version(_last_segment(entry.get("secret_ref")))
         name = strip_prefix(vps_id, shown)
         if name is None:
-            foreign.append(strict.printable(shown, FOREIGN_CHARACTERS))
+            foreign.append(untrusted_json.printable(shown, FOREIGN_CHARACTERS))
             continue
         if version is None:
             raise MalformedError("a reference does not end in a UUID")
@@ -105,7 +105,7 @@ def parse_listing(untrusted: bytes, base: str, vps_id: str, container: Container
 
 
 def _elsewhere(name: str) -> str:
-    return strict.printable(f"{name} (its reference points to another address)", FOREIGN_CHARACTERS)
+    return untrusted_json.printable(f"{name} (its reference points to another address)", FOREIGN_CHARACTERS)
 
 
 def _places(base: str, container: Container) -> set[tuple[str, str | None, int, str] | None]:

@@ -19,18 +19,19 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from agent import __version__
-from agent.config_beacon import shown
-from agent.core import schedule, strict
+from agent.config.beacon import shown
+from agent.core import schedule
 from agent.core.errors import CloudError, Failure, Fault, Step
 from agent.core.wire_watch import DIGEST, ETAG, LOOK_S, Sight, is_seen
-from agent.fetch import broken
-from agent.fetch.answers import retry_after_of
+from agent.fetch import network_errors
+from agent.fetch.verdict import retry_after_of
+from common import untrusted_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Protocol
 
-    from agent.config import Config
+    from agent.config.model import Config
     from agent.core.wire_watch import Watch
 
     class TokenSource(Protocol):
@@ -69,7 +70,7 @@ class Beacon:
         self._tokens: Final = tokens
         self._timeout: Final = config.fetch.connect_timeout
         self._connection: http.client.HTTPConnection | None = None
-        self._tried: Final = strict.printable(f"look at the beacon {shown(config.beacon.url)}", 300)
+        self._tried: Final = untrusted_json.printable(f"look at the beacon {shown(config.beacon.url)}", 300)
         self.looks = 0
 
     def look(self, seen: str | None) -> str | Failure:
@@ -80,7 +81,7 @@ class Beacon:
         except CloudError as error:
             return error.failure
         except (OSError, http.client.HTTPException) as error:
-            return broken.failure(error, self._tried, ca_key="beacon.ca_file")
+            return network_errors.failure(error, self._tried, ca_key="beacon.ca_file")
         except Exception as error:  # noqa: BLE001  # the edge: http.client over untrusted bytes; only the type is told
             advice = f"{type(error).__name__} in the fetch program: please report it with this line"
             return self._failure(advice)

@@ -17,7 +17,7 @@ from agent.core.errors import CloudError, Failure, Fault, Step
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from agent.config import CredentialSource
+    from agent.config.model import CredentialSource
 
 _MOST_BYTES: Final = 64 * 1024
 

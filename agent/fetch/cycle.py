@@ -16,23 +16,23 @@ from typing import TYPE_CHECKING, Any, Final
 from keystoneauth1.session import Session
 
 from agent import __version__
-from agent.core import strict
 from agent.core.rotation import Reading, Unread
 from agent.core.wire import FOREIGN_CHARACTERS, MOST_FOREIGN, PHASES, Reply
 from agent.core.wire_fields import FAILURE_CHARACTERS, no_calls
-from agent.fetch import barbican, expiry, login, translate
+from agent.fetch import barbican, classify, expiry, login
 from agent.fetch.transport import Transport, late
+from common import untrusted_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from agent.config import Config
+    from agent.config.model import Config
     from agent.core.errors import Failure
-    from agent.core.secret import SecretName, Version
     from agent.core.wire import Request
     from agent.fetch.barbican import Listing
     from agent.fetch.expiry import Expiry
     from agent.fetch.payloads import Outcome
+    from common.names import SecretName, Version
 
 EXPIRY_WITHIN_S: Final = 3.0
 """How long a reading that is done waits for what is only good to know."""
@@ -62,7 +62,7 @@ class Cycle:
         try:
             self._reading = self._read()
         except Exception as error:  # noqa: BLE001  # the edge: nothing of a library's error may leave
-            failure = translate.failure(error, self._transport)
+            failure = classify.failure(error, self._transport)
         self._learn_expiry()
         return self._reply(self._reading, failure)
 
@@ -191,8 +191,8 @@ def _told(failure: Failure) -> Failure:
     """Return the failure with texts that the wire takes: paths and addresses in them may be anything."""
     return replace(
         failure,
-        tried=strict.printable(failure.tried, FAILURE_CHARACTERS),
-        advice=strict.printable(failure.advice, FAILURE_CHARACTERS),
+        tried=untrusted_json.printable(failure.tried, FAILURE_CHARACTERS),
+        advice=untrusted_json.printable(failure.advice, FAILURE_CHARACTERS),
     )
 
 
@@ -203,7 +203,7 @@ def refused(request: Request, failure: Failure, vps_id: str = "", container: str
 
 
 def _misnamed(entry: str, secret: str) -> str:
-    return strict.printable(f"{entry} (its secret is named {secret})", FOREIGN_CHARACTERS)
+    return untrusted_json.printable(f"{entry} (its secret is named {secret})", FOREIGN_CHARACTERS)
 
 
 def _elsewhere(listing: Listing, known: frozenset[Version]) -> dict[Version, Unread]:

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 from keystoneauth1 import exceptions as keystone_errors
 
-from agent.core import strict
 from agent.core.errors import CloudError
-from agent.core.strict import MalformedError
 from agent.core.wire import MOST_TOKEN_STATE
 from agent.core.wire_fields import LAST_TIME
+from common import untrusted_json
+from common.untrusted_json import MalformedError
 
 if TYPE_CHECKING:
     from agent.fetch.login import Login
@@ -36,13 +36,13 @@ class Expiry:
 def recall(token_state: bytes, login: Login) -> Expiry:
     """Return what a former cycle learned about the same credential."""
     try:
-        kept = strict.mapping(strict.parse(token_state, "the token state"), "the token state")
+        kept = untrusted_json.mapping(untrusted_json.parse(token_state, "the token state"), "the token state")
         if kept.get("credential") != login.plugin.get_cache_id():
             return Expiry()
-        at, asked = strict.array(kept.get("expiry"), "expiry", 2)
+        at, asked = untrusted_json.array(kept.get("expiry"), "expiry", 2)
         return Expiry(
-            None if at is None else strict.number(at, "expiry", LAST_TIME),
-            strict.number(asked, "asked", LAST_TIME),
+            None if at is None else untrusted_json.number(at, "expiry", LAST_TIME),
+            untrusted_json.number(asked, "asked", LAST_TIME),
         )
     except (MalformedError, ValueError):
         return Expiry()
@@ -85,15 +85,15 @@ def learn(login: Login, session: Any, known: Expiry, now: float) -> Expiry:
 def _expires_at(untrusted: bytes, credential_id: str) -> float | None:
     """Return ``expires_at`` of an application credential (Identity API v3: UTC, without a zone)."""
     what = "the application credential"
-    members = strict.mapping(strict.parse(untrusted, what), what)
-    credential = strict.mapping(members.get("application_credential"), what)
+    members = untrusted_json.mapping(untrusted_json.parse(untrusted, what), what)
+    credential = untrusted_json.mapping(members.get("application_credential"), what)
     if credential.get("id") != credential_id:
         raise MalformedError("it is another application credential")
     untrusted_time = credential.get("expires_at")
     if untrusted_time is None:
         return None
     try:
-        at = datetime.fromisoformat(strict.text(untrusted_time, "expires_at", 40))
+        at = datetime.fromisoformat(untrusted_json.text(untrusted_time, "expires_at", 40))
         moment = (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
     except (ValueError, OverflowError):
         moment = -1.0

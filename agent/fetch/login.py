@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from keystoneauth1.identity import v3
 
-from agent.config import Method
+from agent.config.model import Method
 from agent.core.errors import CloudError, Failure, Fault, Step
 from agent.core.wire import MOST_TOKEN_STATE
 from agent.fetch.credential import read_secret, refuse
@@ -21,7 +21,7 @@ from agent.fetch.credential import read_secret, refuse
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from agent.config import Keystone
+    from agent.config.model import Keystone
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Final
 from barbicanclient.v1.secrets import Secret
 from keystoneauth1.adapter import Adapter
 
-from agent.core import strict
-from agent.core.secret import Version, parse_version
+from common import untrusted_json
+from common.names import Version, parse_version
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -35,10 +35,10 @@ class Api:
         """Return an object of Barbican's.
 
         Raises:
-            CloudError, MalformedError, or an error of keystoneauth1 (see agent/fetch/translate.py).
+            CloudError, MalformedError, or an error of keystoneauth1 (see agent/fetch/classify.py).
         """
         content = self._get_raw(path, {"Accept": "application/json"}, params)
-        return strict.mapping(strict.parse(content, "the metadata"), "the metadata")
+        return untrusted_json.mapping(untrusted_json.parse(content, "the metadata"), "the metadata")
 
     def _get_raw(self, path: str, headers: dict[str, str], params: dict[str, str] | None = None) -> bytes:
         """Return a body as it is; barbicanclient asks for payloads by this name."""
@@ -62,12 +62,12 @@ def read_list(api: Api, wanted: Collection[Version]) -> dict[Version, Secret]:
             "secrets",
             {"acl_only": "true", "sort": "created:desc", "limit": str(PAGE), "offset": str(offset)},
         )
-        for item in strict.array(page.get("secrets"), "secrets", PAGE):
-            secret = strict.mapping(item, "a secret")
+        for item in untrusted_json.array(page.get("secrets"), "secrets", PAGE):
+            secret = untrusted_json.mapping(item, "a secret")
             version = parse_version(str(secret.get("secret_ref")).rpartition("/")[2])
             if version is not None and version in wanted:
                 found |= _metadata(api, version, secret)
-        total = strict.whole(page.get("total"), "total", _MOST_TOTAL)
+        total = untrusted_json.whole(page.get("total"), "total", _MOST_TOTAL)
         if len(found) == len(wanted) or offset + PAGE >= total:
             break
     return found

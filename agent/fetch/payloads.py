@@ -15,20 +15,21 @@ from typing import TYPE_CHECKING, Any, Final
 
 from barbicanclient.v1.secrets import SecretManager
 
-from agent.core import strict
 from agent.core.errors import CloudError, Failure, Fault, Step
 from agent.core.rotation import Unread
-from agent.core.secret import Facts, SecretName, Version, strip_prefix
-from agent.core.strict import MalformedError
+from agent.core.secret import Facts
 from agent.core.wire import MOST_PAYLOADS
 from agent.core.wire_fields import CONTENT_TYPE_CHARACTERS, MOST_PAYLOAD
-from agent.fetch import translate
+from agent.fetch import classify
 from agent.fetch.metadata import Api, read_list
+from common import untrusted_json
+from common.names import SecretName, Version, strip_prefix
+from common.untrusted_json import MalformedError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-    from agent.config import FetchSettings
+    from agent.config.model import FetchSettings
     from agent.fetch.transport import Transport
 
 _OCTETS: Final = "application/octet-stream"
@@ -102,7 +103,7 @@ def _listed(source: Source, api: Api, wanted: Collection[Version]) -> tuple[dict
     try:
         return read_list(api, wanted), True
     except Exception as error:  # noqa: BLE001  # as in _try_one
-        failure = translate.failure(error, source.transport)
+        failure = classify.failure(error, source.transport)
     if failure.step is not Step.PERMISSION and _is_of_the_whole(failure):
         raise CloudError(failure)
     return {}, False
@@ -126,7 +127,7 @@ def _try_one(
     try:
         return _one(source, secrets, wanted, metadata)
     except Exception as error:  # noqa: BLE001  # two libraries over untrusted JSON: every error is translated
-        failure = translate.failure(error, source.transport)
+        failure = classify.failure(error, source.transport)
     if failure.fault is Fault.DENIED and failure.status in {403, 404}:
         return Unread.ABSENT if failure.status == 404 else Unread.DENIED  # noqa: PLR2004  # HTTP
     return failure if _is_of_the_whole(failure) else Unread.FAILED
@@ -146,13 +147,15 @@ def _one(
     untrusted_name = metadata.name  # this is the request for the metadata, where it was not listed
     name = strip_prefix(source.vps_id, untrusted_name) if isinstance(untrusted_name, str) else None
     if name is None or name not in names:
-        return _Misnamed(strict.printable(str(untrusted_name), 100))
+        return _Misnamed(untrusted_json.printable(str(untrusted_name), 100))
     if not metadata.content_types:
         return Unread.ABSENT  # created, its payload not yet written
     created, expires = _time(metadata.created), _time(metadata.expiration)
     if created is None:
         raise MalformedError("a secret has no creation time")
-    content_type = strict.printable(str(metadata.content_types.get("default")), CONTENT_TYPE_CHARACTERS)
+    content_type = untrusted_json.printable(
+        str(metadata.content_types.get("default")), CONTENT_TYPE_CHARACTERS
+    )
     # a second object, since the first has taken the metadata's content type over
     payload = secrets.get(reference, payload_content_type=_OCTETS).payload
     if payload is None:

@@ -14,17 +14,17 @@ from urllib.parse import urlsplit
 from keystoneauth1.session import Session
 
 from agent import __version__
-from agent.config_beacon import shown
-from agent.core import strict
+from agent.config.beacon import shown
 from agent.core.errors import CloudError, Failure, Fault, Step
 from agent.core.wire_watch import LOOK_S
-from agent.fetch import login, translate
+from agent.fetch import classify, login
 from agent.fetch.transport import Transport
+from common import untrusted_json
 
 if TYPE_CHECKING:
     import requests
 
-    from agent.config import Config
+    from agent.config.model import Config
 
 SERVICE_TYPE: Final = "object-store"
 _PORTS: Final = {"https": 443, "http": 80}
@@ -55,7 +55,7 @@ class Token:
             endpoints = access.service_catalog.get_endpoints_data(service_type=SERVICE_TYPE)
             token = str(access.auth_token)
         except Exception as error:  # noqa: BLE001  # the edge: nothing of a library's error may leave
-            failure = translate.failure(error, transport)
+            failure = classify.failure(error, transport)
         self.logins += sum(transport.calls()["keystone"].values())
         if failure is not None:
             raise CloudError(failure)
@@ -77,7 +77,7 @@ class Token:
         )
 
     def _foreign(self) -> Failure:
-        tried = strict.printable(f"send a token to {shown(self._url)}", 300)
+        tried = untrusted_json.printable(f"send a token to {shown(self._url)}", 300)
         advice = (
             "Keystone's catalog has no object store there, so no token is sent: correct beacon.url, "
             'or give a temporary URL and auth = "none"'

@@ -21,14 +21,14 @@ import requests
 import urllib3
 from requests.adapters import HTTPAdapter
 
-from agent.core import strict
 from agent.core.errors import CloudError, Failure, Fault, Step
 from agent.core.wire_fields import no_calls
-from agent.fetch import translate
-from agent.fetch.answers import Answer, skew_of
+from agent.fetch import classify
+from agent.fetch.verdict import Answer, skew_of
+from common import untrusted_json
 
 if TYPE_CHECKING:
-    from agent.config import FetchSettings
+    from agent.config.model import FetchSettings
     from agent.core.wire_fields import Calls
 
 MOST_BODY: Final = 1024 * 1024
@@ -89,7 +89,7 @@ class Transport:
         """Note a request that is about to be sent; return whether it goes to Keystone, and what it is."""
         url = request.url or ""
         keystone = url.startswith(self._keystone)
-        tried = strict.printable(f"{request.method} {url}", 300)
+        tried = untrusted_json.printable(f"{request.method} {url}", 300)
         if time.monotonic() >= self._deadline:
             raise CloudError(late(self.tried or tried))
         self._begun.append(_SERVICE[keystone])
@@ -135,7 +135,7 @@ class _Adapter(HTTPAdapter):
             )
             body = _body(response)
         except _LIBRARY_ERRORS as error:
-            failure = translate.network(error, tried)
+            failure = classify.network(error, tried)
         except _UnusableBodyError as error:
             step = Step.KEYSTONE if keystone else Step.BARBICAN
             failure = Failure(step, Fault.TRANSIENT, tried, str(error), response.status_code)

@@ -15,13 +15,18 @@ import asyncio
 import logging
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from agent import __version__
-from agent.config import DEFAULT_PATH, Config, load
-from agent.core.errors import AgentError, ConfigurationError
-from agent.serve import accounts, hardening, journal, unconfigured
+from agent.config.reader import DEFAULT_PATH, load
+from agent.serve import unconfigured
 from agent.serve.daemon import Daemon
-from agent.serve.descriptors import Inherited, inherit
+from agent.serve.host import accounts, hardening, logs
+from agent.serve.host.fdstore import Inherited, inherit
+from common.errors import AgentError, ConfigurationError
+
+if TYPE_CHECKING:
+    from agent.config.model import Config
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -53,12 +58,12 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     hardening.keep_memory_private()
     if problem is not None:
-        journal.set_up("info")
+        logs.set_up("info")
         mended = asyncio.run(unconfigured.wait(path, inherited.sockets, problem))
         if mended is None:
             return 0
         config = mended
-    journal.set_up(config.log.level)
+    logs.set_up(config.log.level)
     try:
         asyncio.run(_run(config, inherited))
     except AgentError as error:

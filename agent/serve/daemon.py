@@ -15,40 +15,34 @@ import logging
 import signal
 from typing import TYPE_CHECKING, Final
 
-from agent.config import load
+from agent.config.reader import load
 from agent.core import expiry
-from agent.core.errors import ConfigurationError, Mistake
-from agent.serve import (
-    accounts,
-    app_door,
-    clock,
-    control_door,
-    credentials_door,
-    fetching,
-    freshness,
-    journal,
-    rotated,
-)
-from agent.serve.app_door import AppDoor
-from agent.serve.beacon import Beacon
-from agent.serve.control_door import ControlDoor
-from agent.serve.credentials_door import CredentialsDoor
-from agent.serve.crowd import Crowd
-from agent.serve.descriptors import DescriptorStore
-from agent.serve.keeper import Keeper, Refreshed
-from agent.serve.keeping import Keeping
-from agent.serve.kept import Owner
-from agent.serve.listening import BACKLOG, listening
-from agent.serve.server import Server
+from agent.serve.endpoints import app as app_door
+from agent.serve.endpoints import control as control_door
+from agent.serve.endpoints import credentials as credentials_door
+from agent.serve.endpoints.app import AppDoor
+from agent.serve.endpoints.control import ControlDoor
+from agent.serve.endpoints.credentials import CredentialsDoor
+from agent.serve.host import accounts, clock, logs, rotation_trigger
+from agent.serve.host.fdstore import DescriptorStore
+from agent.serve.host.listener import BACKLOG, listening
+from agent.serve.host.notify import Systemd
+from agent.serve.http.limits import Crowd
+from agent.serve.http.server import Server
 from agent.serve.state import State
-from agent.serve.store import Store
-from agent.serve.systemd import Systemd
+from agent.serve.store.handover import Keeping
+from agent.serve.store.index import Owner
+from agent.serve.store.store import Store
+from agent.serve.sync import fetch_client, freshness
+from agent.serve.sync.beacon_watch import Beacon
+from agent.serve.sync.refresher import Keeper, Refreshed
+from common.errors import ConfigurationError, Mistake
 
 if TYPE_CHECKING:
     import socket
 
-    from agent.config import Config
-    from agent.serve.descriptors import Inherited
+    from agent.config.model import Config
+    from agent.serve.host.fdstore import Inherited
 
 CONTROL_MODE: Final = 0o660
 
@@ -68,8 +62,8 @@ class Daemon:
         store.adopt(adopted)
         self._refused: Final = adopted.refused
         self._systemd: Final = Systemd()
-        self._keeper: Final = Keeper(self._state, fetching.fetch, self._told)
-        self._beacon: Final = Beacon(self._state, fetching.watch, self._keeper.signal)
+        self._keeper: Final = Keeper(self._state, fetch_client.fetch, self._told)
+        self._beacon: Final = Beacon(self._state, fetch_client.watch, self._keeper.signal)
         self._stop: Final = asyncio.Event()
         self._started: Final = config
         self._first: Final = None if store.snapshot else 1  # a first reading is no rotation
@@ -86,7 +80,7 @@ class Daemon:
             stack.callback(self._state.store.close)
             listeners = self._listeners(stack)
             loop = asyncio.get_running_loop()
-            loop.set_exception_handler(journal.in_loop)
+            loop.set_exception_handler(logs.in_loop)
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, self._stop.set)
             loop.add_signal_handler(signal.SIGHUP, self._reload)
@@ -214,7 +208,7 @@ class Daemon:
     def _told(self, refreshed: Refreshed) -> None:
         """Tell systemd how a cycle ended, and units that can't watch what changed."""
         if refreshed.changed and refreshed.generation != self._first:
-            rotated.tell(refreshed.changed, self._state.grants)
+            rotation_trigger.tell(refreshed.changed, self._state.grants)
         self._warn_of_expiry()
         self._systemd.cycle_ended(freshness.line(self._state))
         self._beacon.begin()

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from agent.config import Config
+    from agent.config.model import Config
     from agent.core.access import Grant
     from agent.core.errors import Failure
-    from agent.serve.store import Store
+    from agent.serve.store.store import Store
 
 
 @dataclass(slots=True)

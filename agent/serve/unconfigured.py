@@ -13,23 +13,26 @@ import logging
 import signal
 from typing import TYPE_CHECKING, Final
 
-from agent.config import Limits, load
-from agent.core.errors import NOT_CONFIGURED, ConfigurationError, RequestError
-from agent.serve import app_door, control_door
-from agent.serve.crowd import Crowd
-from agent.serve.server import Server
+from agent.config.model import Limits
+from agent.config.reader import load
+from agent.core.errors import NOT_CONFIGURED, RequestError
+from agent.serve.endpoints import app as app_door
+from agent.serve.endpoints import control as control_door
+from agent.serve.host.notify import Systemd
+from agent.serve.http.limits import Crowd
+from agent.serve.http.server import Server
 from agent.serve.state import Traffic
-from agent.serve.systemd import Systemd
+from common.errors import ConfigurationError
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Mapping
     from pathlib import Path
 
-    from agent.config import Config
+    from agent.config.model import Config
     from agent.core.access import Peer
     from agent.core.http import Request
-    from agent.serve.responses import Said
+    from agent.serve.http.responses import Said
 
 RETRY_AFTER_S: Final = 30.0
 ADVICE: Final = "run `vps-secrets setup`, or mend the file and run `systemctl reload vps-secrets-agent`"

@@ -11,20 +11,20 @@ from urllib.parse import urlsplit
 import pytest
 
 from agent.core.errors import Step
-from provisioning.accounts import RUNTIME_PROJECT, RUNTIME_RULES
-from provisioning.beacon import Beacons
-from provisioning.errors import ProvisioningError
-from tests.cloud.cloud import Account, Cloud
-from tests.cloud.swift import Swift
-from tests.fakes.beacon import BeaconServer
-from tests.fakes.fetching import Fetch
-from tests.fakes.watching import Watcher, look
+from deployer.cloud.accounts import RUNTIME_PROJECT, RUNTIME_RULES
+from deployer.cloud.beacon import Beacons
+from deployer.cloud.errors import ProvisioningError
+from lab.testbed.cloud import Account, Cloud
+from lab.testbed.fakes.beacon import BeaconServer
+from lab.testbed.fakes.fetching import Fetch
+from lab.testbed.fakes.watching import Watcher, look
+from lab.testbed.swift import Swift
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from provisioning.secrets import Vps
+    from deployer.cloud.secrets import Vps
 
 FLEET = "fleet"
 

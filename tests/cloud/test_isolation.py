@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from agent.core.secret import Version
 from agent.fetch.metadata import Api, read_list
-from tests.cloud.cloud import Cloud
-from tests.cloud.testbed import Options
+from common.names import Version
+from lab.testbed.cloud import Cloud
+from lab.testbed.testbed import Options
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

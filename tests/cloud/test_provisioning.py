@@ -1,4 +1,4 @@
-"""provisioning/ on the real Barbican: no readable window, no state with half a rotation."""
+"""deployer/cloud/ on the real Barbican: no readable window, no state with half a rotation."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from provisioning.errors import ProvisioningError
-from provisioning.secrets import DEMO_NAMES, Entry, generate_value
+from deployer.cloud.errors import ProvisioningError
+from deployer.cloud.secrets import DEMO_NAMES, Entry, generate_value
 
 if TYPE_CHECKING:
-    from tests.cloud.cloud import Cloud
+    from lab.testbed.cloud import Cloud
 
 
 def test_there_is_no_readable_window(cloud: Cloud) -> None:

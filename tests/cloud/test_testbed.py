@@ -1,11 +1,11 @@
-"""tests/cloud/testbed.py: real Keystone and Barbican answer, on both pairs of releases."""
+"""lab/testbed/testbed.py: real Keystone and Barbican answer, on both pairs of releases."""
 
 from pathlib import Path
 
 import pytest
 import requests
 
-from tests.cloud.testbed import Options, Testbed
+from lab.testbed.testbed import Options, Testbed
 
 BUILD = Path(__file__).parents[2] / "build"
 

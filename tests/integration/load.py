@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from tests.fakes.fetch_server import World
-from tests.integration.running import Agent, fake_configuration
+from lab.testbed.fakes.fetch_server import World
+from lab.testbed.running import Agent, fake_configuration
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from agent.core.rotation import Unread
-from tests.fakes.fetch_server import World
-from tests.integration.running import Agent, Caller, UnixConnection, ask, fake_configuration, raw
+from lab.testbed.fakes.fetch_server import World
+from lab.testbed.running import Agent, Caller, UnixConnection, ask, fake_configuration, raw
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -14,19 +14,19 @@ import pytest
 from agent.core import wire_watch
 from agent.core.errors import Failure, Fault, Step
 from agent.core.wire_watch import Sight, Watch
-from agent.serve.beacon import BURST, REFILL_S
-from provisioning.beacon import touch_file
-from provisioning.secrets import Deployment
-from tests.fakes.fetch_server import World
-from tests.fakes.nginx import Nginx
-from tests.integration.running import Agent, fake_configuration
+from agent.serve.sync.beacon_watch import BURST, REFILL_S
+from deployer.cloud.beacon import touch_file
+from deployer.cloud.secrets import Deployment
+from lab.testbed.fakes.fetch_server import World
+from lab.testbed.fakes.nginx import Nginx
+from lab.testbed.running import Agent, fake_configuration
 from tests.integration.test_cli import run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from tests.cloud.cloud import Cloud
-    from tests.fakes.fetch_server import FetchServer
+    from lab.testbed.cloud import Cloud
+    from lab.testbed.fakes.fetch_server import FetchServer
 
 CANARY = secrets.token_hex(16)
 GRANT = '[[grant]]\nuser = "root"\nsecrets = ["*"]\n'

@@ -14,21 +14,21 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from agent.config import load
+from agent.config.reader import load
 from agent.core.errors import Failure, Fault, Step
 from agent.core.wire_watch import LOOK_S, is_seen
 from agent.fetch.beacon import Beacon
-from provisioning.beacon import touch_file
-from tests.fakes.beacon import BeaconServer
-from tests.fakes.nginx import Nginx
-from tests.fakes.tls import tls_context
-from tests.fakes.watching import Watcher, configuration, look
+from deployer.cloud.beacon import touch_file
+from lab.testbed.fakes.beacon import BeaconServer
+from lab.testbed.fakes.nginx import Nginx
+from lab.testbed.fakes.tls import tls_context
+from lab.testbed.fakes.watching import Watcher, configuration, look
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from tests.fakes.beacon import Handler
+    from lab.testbed.fakes.beacon import Handler
 
 CANARY = secrets.token_hex(16)
 

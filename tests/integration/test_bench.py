@@ -7,8 +7,8 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
-from bench.results import AGENT, MODES
-from tests.integration.running import ROOT
+from lab.bench.results import AGENT, MODES
+from lab.testbed.running import ROOT
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def test_a_quick_run_measures_everything(tmp_path: Path) -> None:
     """Peers that are not downloaded are named in the output; agent and C floor are always there."""
     done = subprocess.run(
-        [sys.executable, "-m", "bench", "--quick", "--json", tmp_path / "json"],
+        [sys.executable, "-m", "lab.bench", "--quick", "--json", tmp_path / "json"],
         cwd=ROOT,
         capture_output=True,
         text=True,

@@ -7,8 +7,8 @@ import time
 from typing import TYPE_CHECKING
 
 from agent.core.errors import Failure, Fault, Step
-from tests.fakes.fetch_server import World
-from tests.integration.running import Agent, fake_configuration
+from lab.testbed.fakes.fetch_server import World
+from lab.testbed.running import Agent, fake_configuration
 from tests.integration.test_cli import run
 
 if TYPE_CHECKING:

@@ -11,12 +11,12 @@ import signal
 import urllib.parse
 from typing import TYPE_CHECKING
 
-from tests.integration.running import Agent, raw
+from lab.testbed.running import Agent, raw
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.cloud.cloud import Cloud
+    from lab.testbed.cloud import Cloud
 
 EXTRA = """
 [log]

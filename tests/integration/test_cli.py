@@ -16,8 +16,8 @@ import pytest
 from agent.cli.http import ALLOWED
 from agent.cli.show import clean, span
 from agent.core.errors import Failure, Fault, Step
-from tests.fakes.fetch_server import World
-from tests.integration.running import ROOT, Agent, fake_configuration
+from lab.testbed.fakes.fetch_server import World
+from lab.testbed.running import ROOT, Agent, fake_configuration
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from agent.serve.crowd import MOST_UNTAKEN
-from tests.fakes.fetch_server import World
-from tests.integration.running import Agent, UnixConnection, fake_configuration, raw
+from agent.serve.http.limits import MOST_UNTAKEN
+from lab.testbed.fakes.fetch_server import World
+from lab.testbed.running import Agent, UnixConnection, fake_configuration, raw
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from agent.core.errors import Failure, Fault, Step
-from tests.fakes.fetch_server import CALLS, World
-from tests.integration.running import Agent, Caller, ask, fake_configuration
+from lab.testbed.fakes.fetch_server import CALLS, World
+from lab.testbed.running import Agent, Caller, ask, fake_configuration
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

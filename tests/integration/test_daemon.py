@@ -13,8 +13,8 @@ import pytest
 
 from agent.core import wire
 from agent.core.errors import Failure, Fault, Step
-from tests.fakes.fetch_server import FetchServer, World
-from tests.integration.running import ROOT, Agent, fake_configuration
+from lab.testbed.fakes.fetch_server import FetchServer, World
+from lab.testbed.running import ROOT, Agent, fake_configuration
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

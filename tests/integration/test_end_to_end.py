@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from provisioning.secrets import DEMO_NAMES, generate_value
-from tests.cloud.cloud import Cloud
-from tests.integration.running import Agent
+from deployer.cloud.secrets import DEMO_NAMES, generate_value
+from lab.testbed.cloud import Cloud
+from lab.testbed.running import Agent
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

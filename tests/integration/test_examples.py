@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from demo.application import Application
-from demo.screen import digest
-from tests.fakes.fetch_server import World
-from tests.integration.running import Agent, fake_configuration
+from lab.demo.application import Application
+from lab.demo.screen import digest
+from lab.testbed.fakes.fetch_server import World
+from lab.testbed.running import Agent, fake_configuration
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 PROGRAMS = {

@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from provisioning.accounts import RUNTIME_RULES
-from tests.cloud.cloud import Account, Cloud
-from tests.fakes import faults
-from tests.fakes.fetching import Fetch
-from tests.fakes.proxy import FaultProxy, corrupted, half, late
+from deployer.cloud.accounts import RUNTIME_RULES
+from lab.testbed.cloud import Account, Cloud
+from lab.testbed.fakes import faults
+from lab.testbed.fakes.fetching import Fetch
+from lab.testbed.fakes.proxy import FaultProxy, corrupted, half, late
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from provisioning.accounts import Rule
+    from deployer.cloud.accounts import Rule
 
 DAY = 86_400.0
 OWN = "/application_credentials/"

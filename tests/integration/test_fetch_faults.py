@@ -17,17 +17,17 @@ import pytest
 
 from agent.core.errors import Fault, Step
 from agent.core.rotation import Entry, Unread
-from agent.core.secret import SecretName, Version
-from tests.fakes import faults
-from tests.fakes.cloud import VPS, FakeCloud, FakeSecret, Handler
-from tests.fakes.fetching import Fetch
-from tests.fakes.tls import tls_context
+from common.names import SecretName, Version
+from lab.testbed.fakes import faults
+from lab.testbed.fakes.cloud import VPS, FakeCloud, FakeSecret, Handler
+from lab.testbed.fakes.fetching import Fetch
+from lab.testbed.fakes.tls import tls_context
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from tests.fakes.handler import AnsweringHandler
+    from lab.testbed.fakes.handler import AnsweringHandler
 
 TRANSIENT, DENIED = Fault.TRANSIENT, Fault.DENIED
 

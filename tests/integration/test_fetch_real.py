@@ -15,17 +15,17 @@ import pytest
 
 from agent.core.errors import Fault, Step
 from agent.core.rotation import Unread
-from provisioning.accounts import RUNTIME_RULES
-from provisioning.secrets import DEMO_NAMES, Entry, generate_value
-from tests.cloud.cloud import Account, Cloud
-from tests.fakes.fetching import Fetch, Ran
-from tests.fakes.proxy import FaultProxy
+from deployer.cloud.accounts import RUNTIME_RULES
+from deployer.cloud.secrets import DEMO_NAMES, Entry, generate_value
+from lab.testbed.cloud import Account, Cloud
+from lab.testbed.fakes.fetching import Fetch, Ran
+from lab.testbed.fakes.proxy import FaultProxy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from provisioning.secrets import Vps
+    from deployer.cloud.secrets import Vps
 
 
 @dataclass(frozen=True)

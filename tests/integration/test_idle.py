@@ -7,8 +7,8 @@ import re
 import time
 from pathlib import Path
 
-from tests.fakes.fetch_server import World
-from tests.integration.running import Agent, UnixConnection, fake_configuration
+from lab.testbed.fakes.fetch_server import World
+from lab.testbed.running import Agent, UnixConnection, fake_configuration
 
 IDLE_S = 35.0
 SETTLE_S = 2.0

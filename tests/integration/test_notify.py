@@ -7,9 +7,9 @@ import socket
 from typing import TYPE_CHECKING
 
 from agent.core.errors import Failure, Fault, Step
-from agent.serve.systemd import Systemd
-from tests.fakes.fetch_server import World
-from tests.integration.running import Agent, fake_configuration
+from agent.serve.host.notify import Systemd
+from lab.testbed.fakes.fetch_server import World
+from lab.testbed.running import Agent, fake_configuration
 
 if TYPE_CHECKING:
     from pathlib import Path

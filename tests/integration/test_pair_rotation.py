@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.integration.running import Agent, ask
+from lab.testbed.running import Agent, ask
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.cloud.cloud import Cloud
+    from lab.testbed.cloud import Cloud
 
 ROTATIONS = 100
 READERS = 4

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.integration.running import ROOT
+from lab.testbed.running import ROOT
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,7 +20,7 @@ def test_a_short_soak_is_flat(tmp_path: Path) -> None:
     """Rotations, clients and an outage; nothing is left over, and every warning has its reason."""
     samples = tmp_path / "run.json"
     few = ["--minutes", "0.2", "--every", "1", "--least", "3"]
-    command = [sys.executable, "-m", "soak", *few, "--json", str(samples)]
+    command = [sys.executable, "-m", "lab.soak", *few, "--json", str(samples)]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stdout + run.stderr
     found = json.loads(samples.read_text())

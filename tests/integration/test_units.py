@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from agent.serve.peer import unit_in
+from agent.serve.host.peer import unit_in
+from lab.testbed.fakes.fetch_server import World
+from lab.testbed.running import Agent, ask, fake_configuration
 from tests.conftest import EXPECTED_SKIPS
-from tests.fakes.fetch_server import World
-from tests.integration.running import Agent, ask, fake_configuration
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

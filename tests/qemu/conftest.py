@@ -13,7 +13,7 @@ from tests.system.installed import set_up
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.cloud.cloud import Cloud
+    from lab.testbed.cloud import Cloud
 
 ROOT = Path(__file__).parents[2]
 

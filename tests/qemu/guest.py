@@ -23,7 +23,7 @@ from tests.system.machine import Done, image_of
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.cloud.cloud import Cloud
+    from lab.testbed.cloud import Cloud
 
 BOOT_TIMEOUT_S = 400.0
 SWAP_MEGABYTES = 256

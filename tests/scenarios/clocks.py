@@ -12,7 +12,7 @@ import time
 from typing import TYPE_CHECKING
 
 from agent.core.rotation import Moment
-from agent.serve import clock
+from agent.serve.host import clock
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.cloud.cloud import Cloud
-from tests.cloud.testbed_config import Options
+from lab.testbed.cloud import Cloud
+from lab.testbed.config import Options
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -8,13 +8,13 @@ import random
 import threading
 from typing import TYPE_CHECKING
 
-from tests.integration.running import ask
+from lab.testbed.running import ask
 from tests.scenarios.reader import CUT_OFF, Reader
 from tests.scenarios.scenario import Scenario
 
 if TYPE_CHECKING:
-    from tests.cloud.cloud import Cloud
-    from tests.integration.running import Response
+    from lab.testbed.cloud import Cloud
+    from lab.testbed.running import Response
 
 PAIR = ("USER", "PASSWORD")
 OTHERS = {"JWT_SECRET": b"never changes", "SMTP_PASSWORD": b"neither"}

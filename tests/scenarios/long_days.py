@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from provisioning.secrets import generate_value
+from deployer.cloud.secrets import generate_value
 from tests.scenarios import kill_loop
 from tests.scenarios.scenario import DAY, MINUTE, Scenario
 from tests.scenarios.test_outages import seven
 
 if TYPE_CHECKING:
-    from tests.cloud.cloud import Cloud
+    from lab.testbed.cloud import Cloud
 
 FACTOR = 20_000.0
 

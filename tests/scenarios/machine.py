@@ -22,15 +22,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agent.fetch import __main__ as fetch_program
-from agent.fetch import answers, cycle, payloads
+from agent.fetch import cycle, payloads, verdict
 from agent.serve import __main__ as serve_program
-from agent.serve.descriptors import FIRST
+from agent.serve.host.fdstore import FIRST
 from tests.scenarios.clocks import Clocks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-LOADED = (answers, cycle, payloads)
+LOADED = (verdict, cycle, payloads)
 """What fetch imports when it needs it, imported once for all its processes."""
 MOST_STORED = 32
 _HIGH = 200

@@ -14,13 +14,13 @@ import time
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from tests.integration.running import ask
+from lab.testbed.running import ask
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from tests.integration.running import Response
+    from lab.testbed.running import Response
 
 CUT_OFF = "cut off"
 """The agent was killed with this request in its hands; nothing else may cost an answer."""

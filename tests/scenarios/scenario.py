@@ -17,9 +17,9 @@ import time
 from collections import Counter
 from typing import IO, TYPE_CHECKING, Any, Self
 
-from tests.fakes import faults
-from tests.fakes.proxy import FaultProxy
-from tests.integration.running import ROOT, Agent, Response
+from lab.testbed.fakes import faults
+from lab.testbed.fakes.proxy import FaultProxy
+from lab.testbed.running import ROOT, Agent, Response
 from tests.scenarios.clocks import Clocks
 from tests.scenarios.reader import Reader
 
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
-    from provisioning.secrets import Vps
-    from tests.cloud.cloud import Cloud
+    from deployer.cloud.secrets import Vps
+    from lab.testbed.cloud import Cloud
 
 TABLES = ROOT / "build" / "scenarios"
 MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tests.fakes import faults
+from lab.testbed.fakes import faults
 from tests.scenarios.scenario import MINUTE, Scenario
 from tests.scenarios.test_outages import seven
 
 if TYPE_CHECKING:
-    from tests.cloud.cloud import Cloud
+    from lab.testbed.cloud import Cloud
 
 GRACE = '[staleness]\nrevocation_grace = "3m"\n'
 

@@ -9,7 +9,7 @@ from tests.scenarios.scenario import DAY, Scenario
 from tests.scenarios.test_outages import seven
 
 if TYPE_CHECKING:
-    from tests.cloud.cloud import Cloud
+    from lab.testbed.cloud import Cloud
 
 
 def test_credential_about_to_expire(cloud: Cloud) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from tests.fakes import faults, proxy
-from tests.fakes.tls import tls_context
+from lab.testbed.fakes import faults, proxy
+from lab.testbed.fakes.tls import tls_context
 from tests.scenarios.scenario import DAY, HOUR, Scenario
 from tests.scenarios.test_outages import seven
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from tests.cloud.cloud import Cloud
+    from lab.testbed.cloud import Cloud
 
 OWN, WAY = "the service's", "the way's"
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from tests.scenarios import kill_loop
 
 if TYPE_CHECKING:
-    from tests.cloud.cloud import Cloud
+    from lab.testbed.cloud import Cloud
 
 
 def test_killed_while_a_pair_rotates(cloud: Cloud) -> None:

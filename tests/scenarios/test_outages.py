@@ -5,12 +5,12 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING
 
-from provisioning.secrets import DEMO_NAMES, generate_value
-from tests.fakes import faults
+from deployer.cloud.secrets import DEMO_NAMES, generate_value
+from lab.testbed.fakes import faults
 from tests.scenarios.scenario import HOUR, MINUTE, Scenario
 
 if TYPE_CHECKING:
-    from tests.cloud.cloud import Cloud
+    from lab.testbed.cloud import Cloud
 
 
 def seven() -> dict[str, bytes]:

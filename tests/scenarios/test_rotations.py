@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from provisioning.secrets import generate_value
+from deployer.cloud.secrets import generate_value
 from tests.scenarios.scenario import MINUTE, Scenario
 from tests.scenarios.test_outages import seven
 
 if TYPE_CHECKING:
-    from tests.cloud.cloud import Cloud
+    from lab.testbed.cloud import Cloud
 
 PAIR = ("DATABASE_URL", "SMTP_PASSWORD")
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.cloud.cloud import Cloud
+from lab.testbed.cloud import Cloud
 from tests.system.installed import NEWER, Installed, booted, copied_tree, set_up
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ from tests.system.machine import Machine
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from provisioning.secrets import Vps
-    from tests.cloud.cloud import Cloud
+    from deployer.cloud.secrets import Vps
+    from lab.testbed.cloud import Cloud
     from tests.system.machine import Done
 
 AGENT = "vps-secrets-agent.service"
@@ -75,7 +75,7 @@ class Installed(Machine):
 
 def copied_tree(directory: Path) -> None:
     """Copy what scripts/deb builds from, and itself."""
-    for name in ("LICENSE", "agent", "docs/examples", "packaging", "scripts/deb", "systemd"):
+    for name in ("LICENSE", "agent", "common", "docs/examples", "packaging", "scripts/deb", "systemd"):
         source, target = ROOT / name, directory / name
         target.parent.mkdir(parents=True, exist_ok=True)
         if source.is_dir():

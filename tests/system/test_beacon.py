@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from provisioning.beacon import touch_file
-from tests.fakes.nginx import Nginx
+from deployer.cloud.beacon import touch_file
+from lab.testbed.fakes.nginx import Nginx
 from tests.system.installed import AGENT
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from tests.system.scan import forms, found
 from tests.system.writes import Writes
 
 if TYPE_CHECKING:
-    from tests.cloud.cloud import Cloud
+    from lab.testbed.cloud import Cloud
     from tests.system.installed import Installed
 
 GRANT = '\n[[grant]]\nunit = "consumer.service"\nsecrets = ["*"]\n'

@@ -12,7 +12,7 @@ from tests.system.installed import AGENT, APP, ROOT, USER, VALUES, copied_tree, 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.cloud.cloud import Cloud
+    from lab.testbed.cloud import Cloud
     from tests.system.installed import Installed
 
 PATH_OF = "/etc/vps-secrets-agent"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from tests.system.installed import USER, Installed
 
 if TYPE_CHECKING:
-    from tests.cloud.cloud import Cloud
+    from lab.testbed.cloud import Cloud
 
 ROOT = Path(__file__).parents[2]
 HOME = "/root/trying"

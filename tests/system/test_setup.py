@@ -12,7 +12,7 @@ import yaml
 from tests.system.installed import ROOT, USER, VALUES
 
 if TYPE_CHECKING:
-    from tests.cloud.cloud import Cloud
+    from lab.testbed.cloud import Cloud
     from tests.system.installed import Installed
 
 NO_CONTAINER = "00000000-0000-4000-8000-000000000000"

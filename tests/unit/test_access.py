@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.core.access import Grant, Peer, decide, explain
-from agent.core.secret import SecretName
+from common.names import SecretName
 
 APP = Peer(pid=10, uid=1000, gid=1000, groups=frozenset({1000, 44}), unit="recruitiq.service")
 NAME = SecretName("JWT_SECRET")

@@ -1,4 +1,4 @@
-"""agent/serve/beacon.py: when a change leads to a poll; the rest is in tests/integration/test_beacon.py."""
+"""agent/serve/sync/beacon_watch.py: when a change leads to a poll (see also tests/integration/test_beacon.py)."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import asyncio
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agent.config import load
-from agent.config_beacon import BeaconSettings
-from agent.serve import beacon as module
-from agent.serve import clock
-from agent.serve.beacon import Beacon
+from agent.config.beacon import BeaconSettings
+from agent.config.reader import load
+from agent.serve.host import clock
 from agent.serve.state import State
-from agent.serve.store import Store
+from agent.serve.store.store import Store
+from agent.serve.sync import beacon_watch as module
+from agent.serve.sync.beacon_watch import Beacon
 
 if TYPE_CHECKING:
     import pytest
 
-    from agent.config import Config
+    from agent.config.model import Config
     from agent.core.wire_watch import Sight, Watch
 
 EXAMPLE = Path(__file__).parents[2] / "packaging" / "agent.toml"

@@ -1,4 +1,4 @@
-"""bench/{results,report}.py: ratios within a round, goals, and what a document keeps of itself."""
+"""lab/bench/{results,report}.py: ratios within a round, goals, and what a document keeps of itself."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from bench import report
-from bench.results import (
+from lab.bench import report
+from lab.bench.results import (
     AGENT,
     BAO,
     BAO_KV,

@@ -1,4 +1,4 @@
-"""agent/config.py: every mistake at once, with file and key, never a value; and the example is right."""
+"""agent/config/reader.py: every mistake at once, with file and key, never a value; the example is right."""
 
 import re
 import secrets
@@ -8,9 +8,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from agent.config import NOT_FETCH, Config, Method, load
-from agent.config_table import duration, url
-from agent.core.errors import ConfigurationError
+from agent.config.model import Config, Method
+from agent.config.reader import NOT_FETCH, load
+from common.errors import ConfigurationError
+from common.toml_table import duration, url
 
 EXAMPLE = Path(__file__).parents[2] / "packaging" / "agent.toml"
 UUID = "0b5a7c5e-2d0e-4c1c-9b0a-3f6f7d7d0b11"

@@ -1,15 +1,19 @@
-"""agent/config_beacon.py: a beacon is a URL that may be signed, and the signature is in no text."""
+"""agent/config/beacon.py: a beacon is a URL that may be signed, and the signature is in no text."""
 
 from __future__ import annotations
 
 import secrets
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from agent.config import NOT_FETCH, NOT_WATCH, Config, load
-from agent.config_beacon import BeaconSettings, beacon_url, shown
-from agent.core.errors import ConfigurationError
+from agent.config.beacon import BeaconSettings, beacon_url, shown
+from agent.config.reader import NOT_FETCH, NOT_WATCH, load
+from common.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from agent.config.model import Config
 
 UUID = "0b5a7c5e-2d0e-4c1c-9b0a-3f6f7d7d0b11"
 HEAD = f'vps_id = "vps-prod-001"\ncontainer = "{UUID}"\n'

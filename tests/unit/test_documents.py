@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-FOLDERS = "agent|tests|docs|demo|bench|fleet|soak|provisioning|packaging|systemd|constraints|scripts"
+FOLDERS = "agent|common|deployer|lab|tests|docs|packaging|systemd|scripts"
 DOCUMENTS = sorted({*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")})
 
 

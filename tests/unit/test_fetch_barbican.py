@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.config import Container
+from agent.config.model import Container
 from agent.core.errors import CloudError, Step
 from agent.core.rotation import Entry
-from agent.core.secret import SecretName, Version
-from agent.core.strict import MalformedError
 from agent.fetch.barbican import Listing, base_of, parse_listing
+from common.names import SecretName, Version
+from common.untrusted_json import MalformedError
 
 VPS = "vps-prod-001"
 BASE = "https://barbican.example:9311/key-manager"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from agent.config import CredentialSource
+from agent.config.model import CredentialSource
 from agent.core.errors import CloudError, Fault, Step
 from agent.fetch.clouds import read_cloud
 from agent.fetch.credential import read_secret

@@ -7,13 +7,13 @@ import random
 import pytest
 
 from agent.core.schedule import Pace
-from fleet import scenarios
-from fleet.__main__ import borne_by_testbed
-from fleet.cloud import AWAY, Capacity, Service
-from fleet.machine import Generations, Machine
-from fleet.scenarios import all_of, fleet_of, most, summary, without_remedy
-from fleet.simulation import Events, Fleet, Simulation
-from fleet.waves import highest_by_chance, waves
+from lab.fleet import scenarios
+from lab.fleet.__main__ import borne_by_testbed
+from lab.fleet.cloud import AWAY, Capacity, Service
+from lab.fleet.machine import Generations, Machine
+from lab.fleet.scenarios import all_of, fleet_of, most, summary, without_remedy
+from lab.fleet.simulation import Events, Fleet, Simulation
+from lab.fleet.waves import highest_by_chance, waves
 
 FLEET = 500
 MORE = ((20.0, 3), (20.5, 1), (23.0, 1))
@@ -42,7 +42,7 @@ def test_a_service_that_is_away_refuses_and_one_that_is_full_says_503() -> None:
 
 
 def test_what_was_measured_makes_a_model() -> None:
-    """fleet/testbed.json is what ``--measure`` writes: two services that answer some requests a second."""
+    """lab/fleet/testbed.json is what ``--measure`` writes: two services with some requests a second."""
     for capacity in borne_by_testbed():
         assert 1 < capacity.rate < 10_000
         assert 0 < capacity.latency < 1

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, cast
 
 import pytest
 
-from agent.serve import peer
+from agent.serve.host import peer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

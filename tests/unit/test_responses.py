@@ -7,7 +7,7 @@ import re
 
 from agent.core import errors
 from agent.core.errors import METHOD_NOT_ALLOWED, Problem, RequestError
-from agent.serve.responses import Response, field, head, problem_response
+from agent.serve.http.responses import Response, field, head, problem_response
 
 
 def test_every_problem_can_be_written() -> None:

@@ -28,7 +28,8 @@ from agent.core.rotation import (
     overdue,
     reads_doubles,
 )
-from agent.core.secret import Facts, SecretName, Version
+from agent.core.secret import Facts
+from common.names import SecretName, Version
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

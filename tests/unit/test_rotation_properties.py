@@ -31,7 +31,8 @@ from agent.core.rotation import (
     Step,
     Unread,
 )
-from agent.core.secret import Facts, SecretName, Version
+from agent.core.secret import Facts
+from common.names import SecretName, Version
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

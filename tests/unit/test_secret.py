@@ -11,16 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.core.secret import (
-    Facts,
-    Secret,
-    SecretName,
-    Snapshot,
-    Version,
-    parse_name,
-    parse_version,
-    strip_prefix,
-)
+from agent.core.secret import Facts, Secret, Snapshot
+from common.names import SecretName, Version, parse_name, parse_version, strip_prefix
 
 VERSION = Version("0b5a7c5e-2d0e-4c1c-9b0a-3f6f7d7d0b11")
 

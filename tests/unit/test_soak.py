@@ -1,4 +1,4 @@
-"""soak/judging.py: what is flat, and what a warning's reason is."""
+"""lab/soak/judging.py: what is flat, and what a warning's reason is."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from soak.judging import Fault, at_rest, trend, unexplained
+from lab.soak.judging import Fault, at_rest, trend, unexplained
 
 TIMES = [float(second) for second in range(1800)]
 

@@ -5,9 +5,10 @@ import secrets
 
 import pytest
 
-from agent.core.secret import Facts, SecretName, Version
-from agent.serve.memory import MemoryFile
-from agent.serve.store import MOST_GONE, Store
+from agent.core.secret import Facts
+from agent.serve.store.memory_file import MemoryFile
+from agent.serve.store.store import MOST_GONE, Store
+from common.names import SecretName, Version
 
 A, B = SecretName("A"), SecretName("B")
 

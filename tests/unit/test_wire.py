@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from agent.core import wire
 from agent.core.errors import Failure, Fault, Step, WireError
 from agent.core.rotation import Entry, Reading, Unread
-from agent.core.secret import Facts, SecretName, Version
+from agent.core.secret import Facts
+from common.names import SecretName, Version
 
 if TYPE_CHECKING:
     from collections.abc import Callable

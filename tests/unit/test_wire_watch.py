@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from agent.core import schedule, wire, wire_watch
 from agent.core.errors import Failure, Fault, Step, WireError
 from agent.core.wire_watch import SIGHT, WATCH, Sight, Watch, is_seen
-from agent.serve.beacon import LIFETIME_S
+from agent.serve.sync.beacon_watch import LIFETIME_S
 
 if TYPE_CHECKING:
     from collections.abc import Callable

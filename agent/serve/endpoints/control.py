@@ -1,0 +1,286 @@
+"""The operators' socket: status, refresh, manifest, explain and metrics. There is no way to a value here."""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
+
+from agent import __version__
+from agent.config.beacon import shown
+from agent.core import expiry
+from agent.core.access import decide, explain
+from agent.core.errors import (
+    BAD_PARAMETER,
+    NO_SUCH_PATH,
+    NOT_ADMIN,
+    NOT_READY,
+    REFRESH_FAILED,
+    RequestError,
+)
+from agent.core.wire_fields import no_calls
+from agent.serve.endpoints import metrics
+from agent.serve.host import accounts, clock
+from agent.serve.host.audit import Record
+from agent.serve.http.responses import Answer, Response, Waiting, field, json_response
+from agent.serve.http.target import Target, name_of
+from agent.serve.sync import call_budget, freshness
+from agent.serve.sync.freshness import describe
+
+if TYPE_CHECKING:
+    from collections import Counter
+    from collections.abc import Awaitable, Callable
+
+    from agent.core.access import Peer
+    from agent.core.errors import Failure
+    from agent.core.http import Request
+    from agent.serve.http.responses import Said
+    from agent.serve.state import State
+    from agent.serve.sync.refresher import Refreshed
+
+NAME: Final = "control"
+DENIED: Final = "denied"
+METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+
+
+class ControlDoor:
+    """Answers root, the members of ``admin_group`` and the agent's own user; ``refresh`` is the keeper's."""
+
+    name: Final = NAME
+
+    def __init__(self, state: State, refresh: Callable[[], Awaitable[Refreshed]]) -> None:
+        self._state = state
+        self._refresh = refresh
+
+    def wants_unit(self) -> bool:
+        """Nobody's unit matters here."""
+        return False
+
+    def knows(self, peer: Peer) -> bool:
+        """Tell whether the caller is root, an administrator or the agent's own user."""
+        gid = accounts.gid_of(self._state.config.control.admin_group)
+        return peer.uid in {0, os.geteuid()} or (gid is not None and gid in peer.groups)
+
+    def answer(self, request: Request, peer: Peer | None) -> Said:
+        """Decide one request.
+
+        Raises:
+            RequestError: the caller gets an error answer.
+        """
+        target = Target(request)
+        if peer is None or not self.knows(peer):
+            group = self._state.config.control.admin_group
+            raise RequestError(NOT_ADMIN, f"be root or a member of {group}")
+        if target.path == "/v1/refresh":
+            target.allow("POST")
+            return Waiting(lambda: self._answer_refresh(target))
+        if target.path == "/v1/explain":
+            target.allow("GET", "user", "unit", "name")
+            return _answer(target, self._explain(target))
+        target.allow("GET")
+        if target.path == "/v1/status":
+            return _answer(target, self._status())
+        if target.path == "/v1/manifest":
+            return _answer(target, self._manifest())
+        if target.path == "/metrics":
+            text = metrics.exposition(self._state).encode()
+            response = Response(200, field("Content-Type", METRICS_TYPE), text)
+            return Answer(Record("served", 200, target.path, {}), response)
+        raise RequestError(
+            NO_SUCH_PATH, "there are /v1/status, /v1/refresh, /v1/manifest, /v1/explain and /metrics"
+        )
+
+    def _status(self) -> dict[str, object]:
+        state, health, snapshot = self._state, self._state.store.health, self._state.store.snapshot
+        uptime = clock.boot() - state.started
+        secrets = [] if snapshot is None else [snapshot.current[n] for n in sorted(snapshot.current)]
+        previous = {} if snapshot is None else snapshot.previous
+        return {
+            "agent": {
+                "version": __version__,
+                "pid": os.getpid(),
+                "startedAt": clock.wall() - uptime,
+                "uptime": uptime,
+                "stopping": state.stopping,
+            },
+            "vpsId": state.config.vps_id,
+            "state": freshness.summary(state),
+            "generation": snapshot.generation if snapshot else None,
+            "confirmedAge": None if health.confirmed is None else freshness.age(state),
+            "nextAttemptIn": freshness.next_attempt_in(state),
+            "droppedIn": freshness.dropped_in(state),
+            "cycles": {
+                "total": health.cycles,
+                "failed": health.cycles_failed,
+                "inARow": health.failures,
+                "lastSeconds": health.last_cycle,
+                "calls": {service: sum(n.values()) for service, n in by_service(health.calls).items()},
+                "outcomes": by_service(health.calls),
+                "timings": health.timings,
+            },
+            "budget": _budget(state),
+            "credentialExpires": _date(health.credential_expires),
+            "failure": failure_members(health.failure),
+            "beacon": _beacon(state),
+            "secrets": [describe(state, s) | {"previous": s.facts.name in previous} for s in secrets],
+            "pending": sorted(snapshot.pending) if snapshot else [],
+            "foreign": list(health.foreign),
+            "grants": [str(grant) for grant in state.grants],
+            "warnings": list(warnings(state)),
+            "configurationError": health.configuration_error,
+            "memory": state.store.memory_facts(),
+            "connections": dict(state.traffic.connections),
+            "watchers": state.traffic.watchers,
+            "denied": {
+                door: n for (door, outcome), n in state.traffic.requests.items() if outcome == "denied"
+            },
+        }
+
+    async def _answer_refresh(self, target: Target) -> Answer:
+        refreshed = await self._refresh()
+        if refreshed.failure is not None:
+            raise RequestError(
+                REFRESH_FAILED,
+                str(refreshed.failure),
+                members={
+                    "failure": failure_members(refreshed.failure),
+                    "nextAttemptIn": freshness.next_attempt_in(self._state),
+                },
+            )
+        content = {
+            "generation": refreshed.generation,
+            "changed": refreshed.changed,
+            "seconds": refreshed.seconds,
+        }
+        return _answer(target, content)
+
+    def _explain(self, target: Target) -> dict[str, object]:
+        user, unit, name = target.text("user"), target.text("unit"), target.text("name")
+        if user is None or name is None:
+            raise RequestError(BAD_PARAMETER, "user and name are needed, unit is possible")
+        parsed = name_of(name)
+        caller = accounts.peer_of(user, unit)
+        if caller is None:
+            return {"allowed": False, "lines": ["there is no such user on this machine"], "caller": None}
+        allowed, snapshot = decide(caller, parsed, self._state.grants).allowed, self._state.store.snapshot
+        lines = explain(caller, parsed, self._state.grants)
+        if allowed and snapshot is not None and parsed not in snapshot.current:
+            lines.append("no secret of this name is held: the answer is 404, or 503 until it can be read")
+        return {
+            "allowed": allowed,
+            "lines": lines,
+            "caller": {"uid": caller.uid, "groups": sorted(caller.groups)},
+        }
+
+    def _manifest(self) -> dict[str, object]:
+        """Return references only: what the deployment's database backs up."""
+        snapshot, config = self._state.store.snapshot, self._state.config
+        if snapshot is None:
+            raise RequestError(NOT_READY, freshness.unready(self._state) or "")
+        container = config.container.reference or f"/v1/containers/{config.container.id}"
+        base = container.rpartition("/containers/")[0]
+        return {
+            "vpsId": config.vps_id,
+            "secretContainerRef": container,
+            "secrets": {
+                name: {
+                    "ref": f"{base}/secrets/{secret.facts.version}",
+                    "description": f"{config.vps_id}/{name}",
+                    "created": _date(secret.facts.created),
+                    "expires": _date(secret.facts.expires),
+                }
+                for name, secret in sorted(snapshot.current.items())
+            },
+        }
+
+
+def by_service(calls: Counter[tuple[str, str]]) -> dict[str, dict[str, int]]:
+    """Return service → outcome → calls since the agent's start."""
+    counted = no_calls()
+    for (service, outcome), number in calls.items():
+        counted[service][outcome] = number
+    return counted
+
+
+def _budget(state: State) -> dict[str, object]:
+    """Return the month's calls to Barbican, what they will cost, and what the limit on them does."""
+    month, settings = call_budget.outlook(state), state.config.budget
+    return {
+        "month": datetime.fromtimestamp(month.month.start, UTC).strftime("%Y-%m"),
+        "countedSince": _date(month.since),
+        "wholeMonth": month.since - month.month.start < call_budget.WHOLE_MONTH_S,
+        "calls": round(month.calls),
+        "callsPerMonth": settings.calls_per_month,
+        "projectedCalls": round(month.projected_calls),
+        "projectedCost": round(month.projected_cost, 4),
+        "currency": settings.currency,
+        "pollInterval": state.store.health.poll_interval,
+        "freshFor": freshness.fresh_for(state),
+        "stretched": call_budget.why_stretched(state),
+    }
+
+
+def _beacon(state: State) -> dict[str, object] | None:
+    """Return how the watch over the beacon goes, or None where none is configured."""
+    settings, lookout = state.config.beacon, state.beacon
+    if settings is None:
+        return None
+    now = clock.boot()
+    return {
+        "url": shown(settings.url),
+        "state": lookout.state,
+        "since": None if lookout.since is None else now - lookout.since,
+        "lastSeen": None if lookout.seen is None else freshness.last_look(state),
+        "lastChange": None if lookout.changed is None else now - lookout.changed,
+        "nextLookIn": None if lookout.next_look is None else max(0.0, lookout.next_look - now),
+        "pollIn": None if lookout.poll_at is None else max(0.0, lookout.poll_at - now),
+        "failuresInARow": lookout.failures,
+        "failure": failure_members(lookout.failure),
+        "events": dict(lookout.events),
+    }
+
+
+def failure_members(failure: Failure | None) -> dict[str, object] | None:
+    """Return a failure as JSON members."""
+    if failure is None:
+        return None
+    return {
+        "step": str(failure.step),
+        "fault": str(failure.fault),
+        "status": failure.status,
+        "tried": failure.tried,
+        "advice": failure.advice,
+    }
+
+
+def warnings(state: State) -> tuple[str, ...]:
+    """Return what an operator should know although everything works."""
+    found = list(state.warnings) + list(state.store.health.warnings)
+    if expiring := expiry.warning(state.store.health.credential_expires, clock.wall()):
+        found.append(expiring)
+    if not state.grants:
+        found.append("there are no grants: nobody may read anything")
+    if not state.store.memory_facts()["unswappable"]:
+        found.append("the payloads are in memory that can be swapped: raise LimitMEMLOCK=")
+    if state.store.health.list_refused and state.config.fetch.list_metadata:
+        found.append(
+            "Barbican does not give the list that fetch.list_metadata asks for, which costs calls each time: "
+            "check the account's role and the access rule GET /v1/secrets"
+        )
+    if call_budget.is_used_up(state) and freshness.is_stretched(state):
+        found.append(str(call_budget.why_stretched(state)))
+    if state.store.health.configuration_error:
+        found.append("the last reload was refused; the configuration before it is in force")
+    found += [f"the container lists {name!r}, which is not this VPS's" for name in state.store.health.foreign]
+    return tuple(found)
+
+
+def _answer(target: Target, content: object) -> Answer:
+    return Answer(Record("served", 200, target.path, {}), json_response(content))
+
+
+def _date(moment: float | None) -> str | None:
+    """Return a Unix time as RFC 3339, in UTC."""
+    if moment is None:
+        return None
+    return datetime.fromtimestamp(moment, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

@@ -1,0 +1,236 @@
+"""The socket behind ``LoadCredential=NAME:/run/vps-secrets/credentials.sock`` (systemd.exec(5)).
+
+systemd, uid 0, connects from an abstract address that names unit and credential, and reads until the end.
+**An early end gives the unit an empty credential and lets it start.** So a connection is held until the
+secret is there, over a restart of the agent too, and it is refused by sending more than systemd takes: then
+the unit fails with 243/CREDENTIALS.
+
+The grant is looked up by the unit alone: which user the unit runs as is not known here, so a grant that names
+a user or a group besides lets nobody in at this door.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import re
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from agent.core.access import Peer, decide
+from agent.core.errors import NO_SUCH_SECRET, NOT_ADMIN, NOT_GRANTED, TOO_MANY_CONNECTIONS, Problem
+from agent.serve.host import audit, peer
+from agent.serve.host.audit import Record
+from common.names import SecretName, parse_name
+
+if TYPE_CHECKING:
+    import socket
+
+    from agent.serve.host.fdstore import DescriptorStore
+    from agent.serve.state import State
+
+NAME: Final = "credentials"
+HELD: Final = "held"
+MOST_HELD: Final = 128
+REFUSAL: Final = bytes(1024 * 1024 + 4096)
+"""More than systemd takes for a credential (1 MiB)."""
+REFUSAL_TIMEOUT_S: Final = 5.0
+
+_ADDRESS: Final = re.compile(rb"\0[0-9a-f]+/unit/([^/\0]{1,255})/([^/\0]{1,255})")
+_NOBODY: Final = -1
+_log: Final = logging.getLogger("agent.credentials")
+
+
+class Asked(NamedTuple):
+    """What systemd asks for: the unit and the credential's name."""
+
+    unit: str
+    credential: str
+
+
+def asked_by(untrusted_address: object) -> Asked | None:
+    """Return what a connection's address asks for, or None where it is not systemd's form."""
+    match = _ADDRESS.fullmatch(untrusted_address) if isinstance(untrusted_address, bytes) else None
+    if match is None:
+        return None
+    unit, credential = (part.decode("ascii", "replace") for part in match.groups())
+    return Asked(unit, credential)
+
+
+class CredentialsDoor:
+    """Answers systemd over ``state``; ``descriptors`` keeps connections that are held, against a crash."""
+
+    def __init__(self, state: State, descriptors: DescriptorStore) -> None:
+        self._state = state
+        self._descriptors = descriptors
+        self._stop: Final = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._count = 0
+
+    def __call__(self) -> asyncio.Protocol:
+        """Make the protocol of a new connection."""
+        return _Connection(self)
+
+    async def adopt(self, name: str, connection: socket.socket) -> None:
+        """Go on with a connection that a former process held."""
+        self._descriptors.drop(name)
+        await asyncio.get_running_loop().connect_accepted_socket(self, connection)
+
+    async def end(self) -> None:
+        """Refuse whoever is held: an end without a word would be an empty credential."""
+        self._stop.set()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=REFUSAL_TIMEOUT_S + 1)
+
+    def begin(self, connection: _Connection) -> None:
+        """Answer a new connection in a task of its own."""
+        task = asyncio.create_task(self._answer(connection))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _answer(self, connection: _Connection) -> None:
+        """Write the payload or the refusal, after its audit record; then close."""
+        caller = peer.of(connection.transport.get_extra_info("socket"))
+        asked = asked_by(connection.transport.get_extra_info("peername"))
+        traffic = self._state.traffic
+        traffic.connections[NAME] += 1
+        try:
+            await self._decide(connection, caller, asked)
+        except OSError as error:
+            _log.error("no audit record could be written: %s", error.strerror)  # no traceback
+            await self._refuse(connection)
+        finally:
+            traffic.connections[NAME] -= 1
+            connection.transport.close()
+
+    async def _decide(self, connection: _Connection, caller: Peer | None, asked: Asked | None) -> None:
+        if caller is None or caller.uid != 0 or asked is None:
+            reason = "only systemd may ask here, for a unit"
+            self._record(caller, asked, NOT_ADMIN, reason)
+            await self._refuse(connection)
+            return
+        name = parse_name(asked.credential)
+        unit = Peer(caller.pid, _NOBODY, _NOBODY, frozenset(), asked.unit)
+        if name is None or not decide(unit, name, self._state.grants).allowed:
+            reason = f'there is no [[grant]] with unit = "{asked.unit}" alone that covers it'
+            self._record(caller, asked, NOT_GRANTED, reason)
+            await self._refuse(connection)
+            return
+        problem = await self._wait_for(connection, asked, name)
+        # the configuration may have changed meanwhile
+        decision = decide(unit, name, self._state.grants)
+        snapshot = self._state.store.snapshot
+        if problem is None and decision.grant is not None and snapshot is not None:
+            secret = snapshot.current[name]
+            versions: dict[str, str | None] = {name: secret.facts.version}
+            self._write(
+                caller,
+                asked,
+                Record("served", 200, name, versions, snapshot.generation, (decision.grant.index + 1,)),
+            )
+            connection.transport.write(secret.reveal())
+            await connection.flushed(REFUSAL_TIMEOUT_S)
+        elif not connection.gone.is_set():
+            problem = problem or NOT_GRANTED
+            self._record(caller, asked, problem, problem.title)
+            await self._refuse(connection)
+
+    async def _wait_for(self, connection: _Connection, asked: Asked, name: SecretName) -> Problem | None:
+        """Return None once the secret is there, or why it won't be given; hold the connection meanwhile."""
+        kept = None
+        store = self._state.store
+        try:
+            while True:
+                published = store.next_publication()
+                snapshot = store.snapshot
+                if snapshot is not None and name in snapshot.current:
+                    return None
+                if snapshot is not None and name not in snapshot.pending:
+                    return NO_SUCH_SECRET
+                if self._stop.is_set() or connection.gone.is_set() or len(self._tasks) > MOST_HELD:
+                    return TOO_MANY_CONNECTIONS
+                if kept is None:
+                    kept = self._hold(connection)
+                    _log.info(
+                        "%s waits for the credential %s, which is not there yet", asked.unit, asked.credential
+                    )
+                await _any_of(published, self._stop, connection.gone)
+        finally:
+            if kept is not None:
+                self._descriptors.drop(kept)
+
+    def _hold(self, connection: _Connection) -> str:
+        self._count += 1
+        name = f"{HELD}-{os.getpid()}-{self._count}"
+        self._descriptors.keep(name, connection.transport.get_extra_info("socket").fileno())
+        return name
+
+    def _record(self, caller: Peer | None, asked: Asked | None, problem: Problem, reason: str) -> None:
+        """Tell the journal who was refused what, and why."""
+        unit, credential = asked or Asked("?", "?")
+        _log.warning("refused the credential %r to %s: %s", credential, unit, reason)
+        names: dict[str, str | None] = {}
+        if (name := parse_name(credential)) is not None:
+            names[name] = None
+        record = Record(problem.outcome, problem.status, credential, names, reason=problem.type)
+        self._write(caller, asked, record)
+
+    def _write(self, caller: Peer | None, asked: Asked | None, record: Record) -> None:
+        who = None
+        if caller is not None:
+            who = Peer(caller.pid, caller.uid, caller.gid, caller.groups, asked.unit if asked else None)
+        audit.write(audit.caller(NAME, who), "LOAD", record)
+        self._state.traffic.requests[NAME, record.outcome] += 1
+
+    async def _refuse(self, connection: _Connection) -> None:
+        connection.transport.write(REFUSAL)
+        await connection.flushed(REFUSAL_TIMEOUT_S)
+
+
+class _Connection(asyncio.Protocol):
+    """One connection of systemd's. ``gone`` is set when it is lost."""
+
+    transport: asyncio.Transport
+
+    def __init__(self, door: CredentialsDoor) -> None:
+        self._door = door
+        self._writable = asyncio.Event()
+        self.gone: Final = asyncio.Event()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)  # noqa: S101  # a stream socket's
+        self.transport = transport
+        transport.set_write_buffer_limits(0)
+        self._writable.set()
+        self._door.begin(self)
+
+    def eof_received(self) -> bool:
+        """Systemd asks by its address only and may close its half: the answer is still wanted."""
+        return True
+
+    def pause_writing(self) -> None:
+        self._writable.clear()
+
+    def resume_writing(self) -> None:
+        self._writable.set()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        del exc
+        self.gone.set()
+
+    async def flushed(self, seconds: float) -> None:
+        """Wait until all that was written has left, the other end has gone, or the time is up."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await _any_of(self._writable, self.gone)
+
+
+async def _any_of(*events: asyncio.Event) -> None:
+    """Wait until one of the events is set."""
+    tasks = [asyncio.ensure_future(event.wait()) for event in events]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()

@@ -1,0 +1,1 @@
+"""The machine: callers, accounts, clocks, journal, systemd."""

@@ -1,0 +1,301 @@
+"""One connection to a door: takes requests off its channel, has them decided in order, writes the answers.
+
+Memory is bounded: what a caller sends meanwhile waits in the kernel, and nothing more is answered while it
+does not read. One request is taken in a turn of the event loop, so that a caller with many of them does not
+keep the others waiting.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import logging
+import math
+import socket
+from typing import TYPE_CHECKING, Final
+
+from agent.core import http
+from agent.core.errors import (
+    BAD_REQUEST,
+    BODY_NOT_EXPECTED,
+    HEADERS_TOO_LARGE,
+    INTERNAL,
+    URI_TOO_LONG,
+    RequestError,
+)
+from agent.serve.host import audit
+from agent.serve.host.audit import Record
+from agent.serve.http.channel import Channel
+from agent.serve.http.responses import Answer, Waiting, head, problem_response
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import AsyncGenerator
+
+    from agent.core.access import Peer
+    from agent.serve.http.server import Server
+
+LINGER_S: Final = 1.0
+"""How long a caller that was refused may go on sending, so that it finds the answer and no broken pipe."""
+NO_REQUEST: Final = frozenset({BAD_REQUEST, BODY_NOT_EXPECTED, HEADERS_TOO_LARGE, URI_TOO_LONG})
+"""After one of these nobody knows where the next request would begin."""
+
+_log: Final = logging.getLogger("agent.door")
+
+
+class _Phase(enum.Enum):
+    IDLE = enum.auto()  # a request is awaited, or a part of one is there
+    BUSY = enum.auto()  # a request is being answered
+    LINGERING = enum.auto()  # all is said: what still comes is dropped
+
+
+class Connection(Channel):
+    """A connection of ``peer``. ``deadline`` is when the server ends it, on the loop's clock (s)."""
+
+    __slots__ = (
+        "_drained",
+        "_last",
+        "_listens",
+        "_phase",
+        "_received",
+        "_server",
+        "_task",
+        "_unanswered",
+        "_untaken",
+        "_who",
+        "deadline",
+        "peer",
+        "stranger",
+    )
+
+    def __init__(self, server: Server, accepted: socket.socket, peer: Peer | None, *, stranger: bool) -> None:
+        """``stranger`` is for the server: whether no grant meant the peer when it connected."""
+        super().__init__(server.poll, accepted)
+        self.peer: Final = peer
+        self.stranger: Final = stranger
+        self.deadline = math.inf
+        self._server: Final = server
+        self._who: Final = audit.caller(server.door.name, peer)
+        self._phase = _Phase.IDLE
+        self._received = b""
+        self._last = False  # the connection ends with the next answer
+        self._drained: asyncio.Future[None] | None = None  # a stream waits until all is sent
+        self._task: asyncio.Task[None] | None = None
+        self._listens = False  # the task is of no use to a caller that has closed its half
+        self._unanswered: http.Request | None = None  # what the task is to answer, and record
+        self._untaken = 0  # bytes of an answer that the caller does not take at once
+
+    def begin(self) -> None:
+        """Wait for the first request; often it is there already."""
+        self._arm(self._server.crowd.limits.idle_timeout)
+        self.look()
+        self.read(wanted=True)
+
+    def late(self) -> None:
+        """The deadline has passed: end an idle connection in order, any other at once."""
+        if self._phase is _Phase.IDLE and not (self._received or self._last):
+            self.retire()
+        else:
+            self.close()
+
+    def retire(self) -> None:
+        """End an idle connection; a request that has just come is the last one."""
+        if self._phase is not _Phase.IDLE:
+            return
+        self._last = True
+        self.shut(socket.SHUT_RD)  # what the caller sends from now on fails at its own end
+        self._arm(self._server.crowd.limits.header_timeout)
+        self.look()
+
+    def close(self) -> None:
+        """End at once, with what goes on for this caller."""
+        if self.closed:
+            return
+        super().close()
+        if self._task is not None:
+            self._task.cancel()
+        if self._unanswered is not None:
+            record = Record("served", 204, self._unanswered.path, {}, reason="not-answered")
+            self._record(self._unanswered.method, record)
+        self._leave_untaken(0)
+        self._server.forget(self)
+
+    def _arm(self, seconds: float) -> None:
+        self.deadline = self._server.loop.time() + seconds
+        self._server.expect(self.deadline)
+
+    # What comes
+
+    def received(self, data: bytes) -> None:
+        """Take the next request from it, or keep it until the one before is answered."""
+        if self._phase is _Phase.IDLE:
+            begins = not self._received
+            self._received += data
+            if not self._take() and begins:
+                self._arm(self._server.crowd.limits.header_timeout)
+        elif self._phase is _Phase.BUSY:
+            self._received += data
+            self.read(wanted=not self._has_enough())
+
+    def _has_enough(self) -> bool:
+        return len(self._received) > self._server.crowd.limits.header_bytes
+
+    def hung_up(self) -> None:
+        """Close, unless there is an answer to what was asked: not for one who listened."""
+        if self._phase is not _Phase.BUSY or self._listens:
+            self.close()
+
+    def _take(self) -> bool:
+        """Take the first request, where it is all there, and have it answered."""
+        try:
+            end = http.head_end(self._received, self._server.crowd.limits.header_bytes)
+            if not end:
+                return False
+            untrusted_head, self._received = self._received[:end], self._received[end:]
+            request = http.parse(untrusted_head)
+        except RequestError as error:
+            self._begin_answer()
+            self._say("?", _refusal("", error))
+        else:
+            self._begin_answer()
+            self._last = self._last or request.closes
+            self._answer(request)
+            if self._listens and self.ended:
+                self.close()  # it had left before its turn came
+        return True
+
+    def _begin_answer(self) -> None:
+        self._phase = _Phase.BUSY
+        self.deadline = math.inf  # the door bounds how long it takes, _let_leave how long it is on its way
+
+    # What is decided
+
+    def _answer(self, request: http.Request) -> None:
+        try:
+            self._server.admit(request, self.peer)
+            said = self._server.door.answer(request, self.peer)
+        except Exception as error:  # noqa: BLE001  # whatever it is, the caller gets fixed text
+            said = _refusal(request.path, error)
+        if isinstance(said, Answer):
+            self._say(request.method, said)
+            return
+        self._unanswered = request
+        self._listens = said.for_listener
+        self._task = self._server.loop.create_task(self._wait(request, said))
+
+    async def _wait(self, request: http.Request, waiting: Waiting) -> None:
+        try:
+            answer = await waiting.answer()
+        except Exception as error:  # noqa: BLE001  # as in _answer
+            answer = _refusal(request.path, error)
+        self._task, self._unanswered, self._listens = None, None, False
+        self._say(request.method, answer)
+
+    def _say(self, method: str, answer: Answer) -> None:
+        """Write the request's one audit record, then let the bytes leave."""
+        if not self._record(method, answer.record):
+            answer = _refusal("", RequestError(INTERNAL))
+        self._last = self._last or answer.closes or answer.stream is not None or self._server.draining
+        response = answer.response
+        start = head(response, closes=self._last, streams=answer.stream is not None)
+        if answer.stream is not None:
+            self._listens = True
+            self._task = self._server.loop.create_task(self._pour(start, answer.stream))
+        elif self._let_leave(start, b"" if method == "HEAD" else response.body):
+            self._answered(lingers=answer.closes)
+
+    def _record(self, method: str, record: Record) -> bool:
+        """Write and count a record; False where it could not be written, so nothing may be served."""
+        try:
+            audit.write(self._who, method, record)
+        except OSError as error:
+            _log.error("no audit record could be written: %s", error.strerror)  # never a traceback
+            return False
+        self._server.traffic.requests[self._server.door.name, record.outcome] += 1
+        return True
+
+    # What leaves
+
+    def sent(self) -> None:
+        """Go on, once a slow reader has taken an answer."""
+        self._leave_untaken(0)
+        if self._drained is not None:
+            self._drained.set_result(None)
+        else:
+            self._answered()
+
+    def _let_leave(self, *parts: bytes) -> bool:
+        """Send; where the caller reads too slowly, it has the idle time for the rest."""
+        if self.send(*parts):
+            return True
+        if not self.closed:
+            self._leave_untaken(sum(map(len, parts)))
+            self._arm(self._server.crowd.limits.idle_timeout)
+        return False
+
+    def _leave_untaken(self, size: int) -> None:
+        """Have the crowd know how much memory this caller keeps busy."""
+        if size != self._untaken:
+            self._server.crowd.untaken(self.peer.uid if self.peer else -1, size - self._untaken)
+            self._untaken = size
+
+    async def _pour(self, start: bytes, stream: AsyncGenerator[bytes, None]) -> None:
+        """Write a stream as fast as the caller reads it, until it ends or the caller has gone."""
+        try:
+            await self._send_all(start)
+            async with contextlib.aclosing(stream):
+                async for part in stream:
+                    await self._send_all(part)
+        finally:
+            self._task = None
+            self.close()
+
+    async def _send_all(self, part: bytes) -> None:
+        if not self._let_leave(part):
+            self._drained = self._server.loop.create_future()
+            await self._drained  # close() cancels the task
+        self.deadline = math.inf
+
+    def _answered(self, *, lingers: bool = False) -> None:
+        """The answer has left: go on with what has come meanwhile, or end."""
+        if self._last and not lingers:
+            self.close()
+        elif self._last:
+            self._linger()
+        elif self._received:
+            self._server.loop.call_soon(self._go_on)
+        else:
+            self._go_on()
+
+    def _go_on(self) -> None:
+        if self.closed:
+            return
+        self._phase = _Phase.IDLE
+        limits = self._server.crowd.limits
+        if self._received and self._take():
+            self.read(wanted=not self._has_enough())
+        elif self.ended:
+            self.close()
+        else:
+            self._arm(limits.header_timeout if self._received else limits.idle_timeout)
+            self.read(wanted=True)
+
+    def _linger(self) -> None:
+        self._phase = _Phase.LINGERING
+        self._received = b""
+        self.shut(socket.SHUT_WR)
+        self._arm(LINGER_S)
+        self.read(wanted=True)
+        if self.ended:
+            self.close()
+
+
+def _refusal(action: str, error: Exception) -> Answer:
+    """Return the answer to a request that is refused or failed: fixed text, whatever went wrong."""
+    if not isinstance(error, RequestError):
+        # neither its text nor a traceback: they may hold values
+        _log.error("a request failed with %s", type(error).__name__)
+        error = RequestError(INTERNAL)
+    problem = error.problem
+    record = Record(problem.outcome, problem.status, action, dict.fromkeys(error.names), reason=problem.type)
+    return Answer(record, problem_response(error), closes=problem in NO_REQUEST)

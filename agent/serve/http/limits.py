@@ -1,0 +1,75 @@
+"""Who is connected to one door, how fast each uid asks, and how much of the answers it has yet to take."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from agent.config.model import Limits
+
+STRANGERS_SHARE: Final = 0.25
+"""The part of all connections that callers without any grant may have together."""
+
+MOST_UNTAKEN: Final = 16 * 1024 * 1024
+"""Bytes of answers that one uid may leave untaken before it gets no more: they are the agent's memory.
+
+As much as the largest bundle there can be, and far below MemoryMax= of the unit.
+"""
+UNTAKEN_RETRY_S: Final = 1.0
+
+
+class Crowd:
+    """Counts and limits of one door, shared by its connections."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self._all = 0
+        self._strangers = 0
+        self._by_uid: Counter[int] = Counter()
+        self._untaken: Counter[int] = Counter()
+        self._buckets: dict[int, tuple[float, float]] = {}
+
+    def enter(self, uid: int, *, stranger: bool) -> bool:
+        """Count a connection in; False where there are too many already.
+
+        Strangers share a part of all: somebody with the uids of a whole range (subuid(5)) finds no grant,
+        and must not keep those out who have one.
+        """
+        limits = self.limits
+        full = self._all >= limits.connections or self._by_uid.get(uid, 0) >= limits.connections_per_uid
+        if full or (stranger and self._strangers >= limits.connections * STRANGERS_SHARE):
+            return False
+        self._all += 1
+        self._strangers += stranger
+        self._by_uid[uid] += 1
+        return True
+
+    def leave(self, uid: int, *, stranger: bool) -> None:
+        """Count a connection out."""
+        self._all -= 1
+        self._strangers -= stranger
+        self._by_uid[uid] -= 1
+        if not self._by_uid[uid]:
+            del self._by_uid[uid]
+
+    def untaken(self, uid: int, change: int) -> None:
+        """Count bytes of an answer that its caller does not take at once, and out again."""
+        self._untaken[uid] += change
+        if not self._untaken[uid]:
+            del self._untaken[uid]
+
+    def wait(self, uid: int, now: float) -> float:
+        """Take one request of the uid's second; return how long (s) it must wait, 0 where it needn't."""
+        if self._untaken.get(uid, 0) >= MOST_UNTAKEN:
+            return UNTAKEN_RETRY_S
+        rate = self.limits.requests_per_second
+        if not rate:
+            return 0.0
+        burst = max(1.0, rate)
+        left, since = self._buckets.get(uid, (burst, now))
+        left = min(burst, left + (now - since) * rate)
+        if left < 1:
+            return (1 - left) / rate
+        self._buckets[uid] = (left - 1, now)
+        return 0.0

@@ -1,0 +1,91 @@
+"""The target of a request: path and query as they were sent, parsed strictly.
+
+Nothing is percent-decoded: every path and parameter of ours is plain ASCII, so an encoded one is a mistake
+or an attempt, and it is refused before any look-up.
+"""
+
+from __future__ import annotations
+
+import math
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final
+
+from agent.core.errors import BAD_NAME, BAD_PARAMETER, BAD_REQUEST, METHOD_NOT_ALLOWED, RequestError
+from common.names import SecretName, parse_name
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from agent.core.http import Request
+
+_NO_PARAMETERS: Final[Mapping[str, str]] = MappingProxyType({})
+
+
+class Target:
+    """Path and parameters. :meth:`allow` refuses every parameter that a path does not have."""
+
+    __slots__ = ("_parameters", "method", "path")
+
+    def __init__(self, request: Request) -> None:
+        untrusted_path, _, untrusted_query = request.target.partition("?")
+        if not untrusted_path.startswith("/"):
+            raise RequestError(BAD_REQUEST, "the request target must be a path")
+        self.path = untrusted_path
+        self.method = request.method
+        self._parameters = _split(untrusted_query) if untrusted_query else _NO_PARAMETERS
+
+    def allow(self, method: str, *parameters: str) -> None:
+        """Refuse another method, and parameters that this path does not have."""
+        if self.method != method:
+            raise RequestError(METHOD_NOT_ALLOWED, f"use {method}", allow=method)
+        if self._parameters and not self._parameters.keys() <= set(parameters):
+            known = f"this path has {', '.join(parameters)}" if parameters else "this path has none"
+            raise RequestError(BAD_PARAMETER, known)
+
+    def text(self, key: str) -> str | None:
+        """Return a parameter as it was sent, or None."""
+        return self._parameters.get(key)
+
+    def whole(self, key: str) -> int | None:
+        """Return a parameter as a whole number that is not negative, or None."""
+        value = self._parameters.get(key)
+        if value is None:
+            return None
+        if not (value.isascii() and value.isdigit() and len(value) < 16):  # noqa: PLR2004  # far past any generation
+            raise RequestError(BAD_PARAMETER, f"{key} must be a whole number")
+        return int(value)
+
+    def seconds(self, key: str, default: float, most: float) -> float:
+        """Return a parameter as seconds, at most ``most``."""
+        value = self._parameters.get(key)
+        if value is None:
+            return min(default, most)
+        try:
+            seconds = float(value) if value.isascii() else math.nan
+        except ValueError:
+            seconds = math.nan
+        if not 0 <= seconds < math.inf:
+            raise RequestError(BAD_PARAMETER, f"{key} must be a number of seconds")
+        return min(seconds, most)
+
+
+def _split(untrusted_query: str) -> dict[str, str]:
+    parameters: dict[str, str] = {}
+    for pair in untrusted_query.split("&"):
+        key, equals, value = pair.partition("=")
+        if not equals or key in parameters:
+            raise RequestError(BAD_PARAMETER, "parameters are written key=value, each once")
+        parameters[key] = value
+    return parameters
+
+
+def name_of(untrusted_name: str) -> SecretName:
+    """Return a name that was sent.
+
+    Raises:
+        RequestError: BAD_NAME, with what a name is.
+    """
+    name = parse_name(untrusted_name)
+    if name is None:
+        raise RequestError(BAD_NAME, "a name is [A-Za-z0-9][A-Za-z0-9._-]{0,199}, without the VPS id")
+    return name

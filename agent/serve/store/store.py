@@ -1,0 +1,275 @@
+"""What serve holds: the current snapshot, when each name last changed, and the health of the cycles.
+
+One writer, the keeper. A new snapshot is complete, with its payloads in a memory file of its own that systemd
+keeps for the next process (agent/serve/store/handover.py), before it is assigned; then the
+former file is wiped. Readers take ``snapshot`` once and do not await before they have built their answer, so
+they never see two snapshots mixed nor a wiped one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Final
+
+from agent.core.secret import Facts, Secret, Snapshot
+from agent.serve.store import index as kept_file
+from agent.serve.store.handover import SNAPSHOT, TOKEN, Kept
+from agent.serve.store.memory_file import MemoryFile, Moments
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+    from agent.core.errors import Failure
+    from agent.serve.store.handover import Adopted, Keeping
+    from common.names import SecretName, Version
+
+MOST_GONE: Final = 1000
+"""How many names that exist no more are remembered for watchers."""
+
+
+@dataclass(slots=True)
+class Health:
+    """How the cycles go. Written by the keeper only. Moments are on the boot clock, in seconds.
+
+    ``calls`` by (service, outcome); ``poll_interval`` is the one in force, perhaps stretched (s).
+    """
+
+    confirmed: float | None = None
+    next_attempt: float | None = None
+    failure: Failure | None = None
+    failures: int = 0
+    denied_since: float | None = None
+    cycles: int = 0
+    cycles_failed: int = 0
+    calls: Counter[tuple[str, str]] = field(default_factory=Counter)
+    poll_interval: float | None = None
+    last_cycle: float | None = None
+    timings: dict[str, float] = field(default_factory=dict)
+    foreign: tuple[str, ...] = ()
+    list_refused: bool = False
+    warnings: tuple[str, ...] = ()
+    configuration_error: str | None = None
+    credential_expires: float | None = None  # Unix time (s); None: never, or unknown
+
+
+class Store:
+    """The snapshot and its memory. ``keeping`` hands the memory to the next process, None does not."""
+
+    def __init__(self, keeping: Keeping | None = None) -> None:
+        self.snapshot: Snapshot | None = None
+        self.changed: dict[SecretName, int] = {}
+        """Generation in which each name last changed, appeared or went."""
+        self.health: Final = Health()
+        self._keeping: Final = keeping
+        self._memory: Kept | None = None
+        self._token: Kept | None = None
+        self._moments = Moments()
+        self._published = asyncio.Event()
+
+    def adopt(self, adopted: Adopted) -> None:
+        """Begin with what a former process left."""
+        self._token = adopted.token
+        if adopted.snapshot is not None:
+            self._memory, index = adopted.snapshot
+            self.snapshot = index.snapshot(self._memory.memory.views)
+            self.changed = dict(index.changed)
+            self._moments = self._memory.memory.moments
+            self.health.confirmed = self._moments.confirmed
+            self.health.denied_since = self._moments.denied_since
+
+    @property
+    def moments(self) -> Moments:
+        """What is remembered for the next process."""
+        return self._moments
+
+    def remember(self, moments: Moments) -> None:
+        """Remember moments for the next process."""
+        self._moments = moments
+        if self._memory is not None:
+            self._memory.memory.remember(moments)
+
+    def held(self) -> dict[SecretName, Facts]:
+        """Return the facts of what is served now."""
+        current = self.snapshot.current if self.snapshot else {}
+        return {name: secret.facts for name, secret in current.items()}
+
+    def next_publication(self) -> asyncio.Event:
+        """Return the event of the next publication; take it before looking at ``snapshot``."""
+        return self._published
+
+    def wake(self) -> None:
+        """Wake whoever waits for a publication, without one: the agent stops."""
+        published, self._published = self._published, asyncio.Event()
+        published.set()
+
+    def publish(
+        self,
+        versions: Mapping[SecretName, Version],
+        read: Mapping[Version, tuple[Facts, bytes]],
+        *,
+        previous_until: float,
+        now: float,
+        pending: frozenset[SecretName] = frozenset(),
+        kept: frozenset[SecretName] = frozenset(),
+    ) -> tuple[SecretName, ...]:
+        """Make ``versions`` the whole of what is served and return the names that changed.
+
+        Payloads come from ``read`` and from what is held. The version that a name had before stays readable
+        as its previous one until ``previous_until`` (boot clock, s). The generation moves on only when a
+        version changed, appeared or went.
+
+        Raises:
+            MemoryLockError: there is no memory for it; what was held is still served.
+            KeyError: a version is neither read nor held, which the caller must rule out.
+        """
+        former = self.snapshot.current if self.snapshot else {}
+        before = {name: secret.facts.version for name, secret in former.items()}
+        changed = tuple(
+            sorted(n for n in before.keys() | versions.keys() if before.get(n) != versions.get(n))
+        )
+        previous = self._previous_after(versions, previous_until, now)
+        snapshot = self.snapshot
+        if snapshot is not None and not changed and previous == snapshot.previous:
+            if (pending, kept) == (snapshot.pending, snapshot.kept):
+                return ()
+            if self._keeping is None:
+                self.snapshot = replace(snapshot, pending=pending, kept=kept)
+                return ()
+        generation = self.snapshot.generation if self.snapshot else 0
+        if changed or self.snapshot is None:
+            generation += 1
+        sources: dict[Version, tuple[Facts, bytes | Secret]] = {
+            **{secret.facts.version: (secret.facts, secret) for secret in former.values()},
+            **read,
+        }
+        payloads = {name: sources[version] for name, version in versions.items()}
+        noted = self._noted(changed, generation, versions)
+        self._assign(payloads, previous, (generation, noted, pending, kept))
+        if changed or snapshot is None:
+            self.wake()
+        return changed
+
+    def expire_previous(self, now: float) -> None:
+        """Wipe the previous versions whose grace is over (boot clock, s)."""
+        snapshot = self.snapshot
+        if snapshot is None or all(until > now for _, until in snapshot.previous.values()):
+            return
+        self.publish(
+            snapshot.versions(),
+            {},
+            previous_until=now,
+            now=now,
+            pending=snapshot.pending,
+            kept=snapshot.kept,
+        )
+
+    def token_state(self) -> bytes:
+        """Return the token state that fetch gave back last, or nothing."""
+        return b"" if self._token is None else bytes(self._token.memory.views[0])
+
+    def keep_token_state(self, token_state: bytes) -> None:
+        """Hold the token state, in a memory file of its own since it changes without the secrets.
+
+        Raises:
+            MemoryLockError: there is no memory for it; the former one is still held.
+        """
+        if token_state != self.token_state():
+            index = kept_file.token_index(self._keeping.owner) if self._keeping else b""
+            self._token = self._replace(self._token, TOKEN, MemoryFile((token_state,), index))
+
+    def memory_facts(self) -> dict[str, str | int | bool | None]:
+        """Return what kind of memory holds the payloads, and whether a restart keeps it, for ``status``."""
+        file = self._memory or self._token
+        if file is None:
+            return {"kind": None, "bytes": 0, "unswappable": True, "kept": False, "whyNotKept": None}
+        memory = file.memory
+        why_not = self._keeping.why_not(memory) if self._keeping else "systemd does not run this agent"
+        return {
+            "kind": memory.kind,
+            "bytes": memory.size,
+            "unswappable": memory.locked,
+            "kept": why_not is None,
+            "whyNotKept": why_not,
+        }
+
+    def close(self) -> None:
+        """End: leave to the next process what systemd keeps for it, wipe all else."""
+        self.snapshot = None
+        for file in (self._memory, self._token):
+            if file is not None and self._keeping is not None:
+                self._keeping.leave(file)
+            elif file is not None:
+                file.memory.close()
+
+    def _replace(self, former: Kept | None, kind: str, memory: MemoryFile) -> Kept:
+        """Have the new file kept, then give the former one up; nothing that can fail is in between."""
+        if self._keeping is None:
+            if former is not None:
+                former.memory.close()
+            return Kept(kind, memory)
+        file = self._keeping.keep(kind, memory)
+        if former is not None:
+            self._keeping.give_up(former)
+        return file
+
+    def _previous_after(
+        self, versions: Mapping[SecretName, Version], until: float, now: float
+    ) -> dict[SecretName, tuple[Secret, float]]:
+        """Return the previous versions that the next snapshot keeps: those of names that still exist."""
+        if self.snapshot is None:
+            return {}
+        kept = {
+            name: (secret, end)
+            for name, (secret, end) in self.snapshot.previous.items()
+            if name in versions and end > now
+        }
+        for name, secret in self.snapshot.current.items():
+            if name in versions and versions[name] != secret.facts.version:
+                kept.pop(name, None)
+                if until > now:
+                    kept[name] = (secret, until)
+        return kept
+
+    def _assign(
+        self,
+        current: Mapping[SecretName, tuple[Facts, bytes | Secret]],
+        previous: Mapping[SecretName, tuple[Secret, float]],
+        remarks: tuple[int, dict[SecretName, int], frozenset[SecretName], frozenset[SecretName]],
+    ) -> None:
+        """Copy all payloads into a new memory file, assign the snapshot, wipe the former file.
+
+        ``remarks`` are the generation, when each name changed, and the pending and kept names.
+        """
+        generation, noted, pending, kept = remarks
+        payloads = [payload for _, payload in current.values()] + [secret for secret, _ in previous.values()]
+        facts = [facts for facts, _ in current.values()] + [secret.facts for secret, _ in previous.values()]
+        index = kept_file.Index(
+            sequence=self._keeping.next_sequence() if self._keeping else 0,
+            generation=generation,
+            changed=noted,
+            pending=pending,
+            kept=kept,
+            facts=tuple(facts),
+            until=tuple(until for _, until in previous.values()),
+        )
+        memory = MemoryFile(
+            [p.borrow() if isinstance(p, Secret) else p for p in payloads],
+            kept_file.encode(self._keeping.owner, index) if self._keeping else b"",
+            self._moments,
+        )
+        snapshot = index.snapshot(memory.views)
+        self._memory, self.snapshot = self._replace(self._memory, SNAPSHOT, memory), snapshot
+        self.changed = noted
+
+    def _noted(
+        self, changed: tuple[SecretName, ...], generation: int, current: Collection[SecretName]
+    ) -> dict[SecretName, int]:
+        """Return when each name last changed; the order is that of the last change."""
+        noted = {name: when for name, when in self.changed.items() if name not in changed}
+        noted |= dict.fromkeys(changed, generation)
+        gone = [name for name in noted if name not in current]
+        for name in gone[: max(0, len(gone) - MOST_GONE)]:
+            del noted[name]
+        return noted

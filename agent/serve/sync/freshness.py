@@ -1,0 +1,121 @@
+"""How old what is served is, and whether the agent is ready: reading only, for the doors and for systemd."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from agent.core import schedule
+from agent.core.wire_watch import LOOK_S
+from agent.serve.host import clock
+from common.durations import span
+
+if TYPE_CHECKING:
+    from agent.core.secret import Secret
+    from agent.serve.state import State
+    from common.names import SecretName
+
+
+def age(state: State) -> float:
+    """Return the seconds since Barbican last agreed with what is held."""
+    confirmed = state.store.health.confirmed
+    return clock.boot() - (state.started if confirmed is None else confirmed)
+
+
+def is_stretched(state: State) -> bool:
+    """Tell whether polls are further apart than configured, to keep to the budget."""
+    every = state.store.health.poll_interval
+    return every is not None and every > state.config.rotation.poll_interval
+
+
+def fresh_for(state: State) -> float:
+    """Return after how many seconds without confirmation a value is stale.
+
+    At least twice a stretched poll interval: stale means that a reading failed, not that it was put off.
+    """
+    every = state.store.health.poll_interval if is_stretched(state) else None
+    return max(state.config.staleness.fresh_for, 2 * (every or 0.0))
+
+
+def is_stale(state: State, name: SecretName) -> bool:
+    """Tell whether a value is past its fresh time, or older than what Barbican lists."""
+    snapshot = state.store.snapshot
+    kept = snapshot is not None and name in snapshot.kept
+    return kept or age(state) > fresh_for(state)
+
+
+def next_attempt_in(state: State) -> float | None:
+    """Return the seconds to the next reading of Barbican."""
+    moment = state.store.health.next_attempt
+    return None if moment is None else max(0.0, moment - clock.boot())
+
+
+def last_look(state: State) -> float | None:
+    """Return the most that the last good look at the beacon is ago (s): a failed one would have been told."""
+    settings, lookout, now = state.config.beacon, state.beacon, clock.boot()
+    if settings is None or lookout.seen is None:
+        return None
+    since = now - lookout.seen
+    return min(since, schedule.look(settings.interval, max) + LOOK_S) if lookout.watched else since
+
+
+def dropped_in(state: State) -> float | None:
+    """Return in how many seconds the values go, where access to them was taken away."""
+    since, snapshot = state.store.health.denied_since, state.store.snapshot
+    if since is None or snapshot is None or not snapshot.current:
+        return None
+    return max(0.0, since + state.config.staleness.revocation_grace - clock.boot())
+
+
+def unready(state: State) -> str | None:
+    """Return why the agent is not ready, or None when it is."""
+    failure = state.store.health.failure
+    if state.store.snapshot is None:
+        return str(failure) if failure else "the first reading of Barbican is under way"
+    limit = state.config.staleness.max_stale
+    if limit is not None and age(state) > limit:
+        return f"Barbican has not confirmed the secrets for longer than max_stale; {failure}"
+    return None
+
+
+def summary(state: State) -> str:
+    """Return the state in one word: starting, denied, stale or ready."""
+    if state.store.snapshot is None:
+        return "starting"
+    if state.store.health.denied_since is not None:
+        return "denied"
+    stale = age(state) > fresh_for(state) or bool(state.store.snapshot.kept)
+    return "stale" if stale or unready(state) else "ready"
+
+
+def line(state: State) -> str:
+    """Return the state in one line, as it is now: what ``systemctl status`` shows."""
+    health, snapshot = state.store.health, state.store.snapshot
+    parts = [summary(state)]
+    if snapshot is not None:
+        parts[0] += f", confirmed {span(age(state))} ago"
+        parts.append(f"generation {snapshot.generation}, {len(snapshot.current)} secrets")
+    drop = dropped_in(state)
+    if drop is not None:
+        parts.append(f"dropped in {span(drop)} unless access is given back")
+    attempt = next_attempt_in(state)
+    parts.append("reading Barbican now" if not attempt else f"next reading in {span(attempt)}")
+    if health.failure is not None:
+        parts.append(str(health.failure))
+    if health.configuration_error is not None:
+        parts.append("the last reload was refused, the configuration before it is in force")
+    return "; ".join(parts)
+
+
+def describe(state: State, secret: Secret) -> dict[str, object]:
+    """Return what may be told about a secret, as JSON members. Times are Unix times, ``age`` seconds."""
+    facts = secret.facts
+    return {
+        "name": facts.name,
+        "version": facts.version,
+        "contentType": facts.content_type,
+        "size": facts.size,
+        "created": facts.created,
+        "expires": facts.expires,
+        "age": age(state),
+        "stale": is_stale(state, facts.name),
+    }

@@ -1,0 +1,325 @@
+"""The keeper: decides when to read, has it read, and publishes what the rotation machine decides.
+
+The only writer of the store and of the machine's progress. One cycle at a time; identical work is coalesced:
+whoever asks for a refresh joins the next cycle that starts after the request. No failure ends the loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import random
+import secrets
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from agent.core import rotation, schedule, wire
+from agent.core.errors import (
+    TOO_MANY_REQUESTS,
+    CloudError,
+    Failure,
+    Fault,
+    MemoryLockError,
+    RequestError,
+    Step,
+)
+from agent.serve.host import clock
+from agent.serve.host.logs import place
+from agent.serve.sync.call_budget import Spending
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from agent.config.model import Config
+    from agent.core.secret import Facts
+    from agent.serve.state import State
+    from common.names import SecretName, Version
+
+REFRESH_EVERY_S: Final = 1.0
+"""A refresh may start a cycle this often."""
+RESTART_EVERY_S: Final = 10.0
+"""An agent that keeps dying reads Barbican this often, and serves what it kept meanwhile."""
+
+_log: Final = logging.getLogger("agent.keeper")
+
+
+@dataclass(frozen=True, slots=True)
+class Refreshed:
+    """How a cycle ended: the generation served now, the names that changed, why it failed if it did."""
+
+    generation: int | None
+    changed: tuple[SecretName, ...]
+    failure: Failure | None
+    seconds: float
+
+
+class Keeper:
+    """``fetch`` makes one cycle's exchange; ``told`` is called after every cycle and every drop."""
+
+    def __init__(
+        self,
+        state: State,
+        fetch: Callable[[wire.Request, Config], Awaitable[wire.Reply]],
+        told: Callable[[Refreshed], None],
+    ) -> None:
+        self._state = state
+        self._store: Final = state.store
+        self._fetch = fetch
+        self._told = told
+        self._progress = rotation.Progress(
+            confirmed=state.store.moments.confirmed, denied_since=state.store.moments.denied_since
+        )
+        self._spending: Final = Spending(state)
+        self._uniform: Final = random.SystemRandom().uniform
+        self._wake: Final = asyncio.Event()
+        self._wakes_at = float("inf")
+        self._next: asyncio.Future[Refreshed] | None = None
+        self._last_refresh = float("-inf")
+        self._unreadable = 0
+        self._settled = False  # whether the cycle to come is brought about by nothing but its interval
+
+    async def run(self) -> None:
+        """Read, publish and wait, until cancelled."""
+        attempted = self._store.moments.attempted
+        since = RESTART_EVERY_S if attempted is None else clock.boot() - attempted
+        self._plan(max(schedule.first(self._spending.pace(), self._uniform), RESTART_EVERY_S - since))
+        while True:
+            await self._wait()
+            if self._next is not None or clock.boot() >= self._due:
+                await self._cycle()
+
+    async def refresh(self) -> Refreshed:
+        """Read Barbican now and return how that ended.
+
+        Raises:
+            RequestError: TOO_MANY_REQUESTS, where a refresh has started a cycle within the last second.
+        """
+        if self._next is None:
+            wait = self._last_refresh + REFRESH_EVERY_S - clock.boot()
+            if wait > 0:
+                raise RequestError(TOO_MANY_REQUESTS, "a refresh has just been made", retry_after=wait)
+            self.ask()
+        assert self._next is not None  # noqa: S101  # ask() has set it
+        return await asyncio.shield(self._next)
+
+    def ask(self) -> None:
+        """Have Barbican read as soon as the cycle under way, if any, has ended."""
+        if self._next is None:
+            self._next = asyncio.get_running_loop().create_future()
+            self._wake.set()
+
+    def signal(self) -> None:
+        """As :meth:`ask`, for whoever is not trusted: a ``Retry-After`` of the cloud's is obeyed.
+
+        Nothing is lost then: the attempt that is planned reads what there is.
+        """
+        failure = self._store.health.failure
+        if failure is None or failure.retry_after is None:
+            self.ask()
+
+    def look(self) -> None:
+        """Wake up where it is time: a suspended machine's timers stand still, its boot clock does not.
+
+        A month that has begun is noticed here too, whenever the next reading is.
+        """
+        self._spending.note({})
+        if clock.boot() >= self._wakes_at:
+            self._wake.set()
+
+    @property
+    def _due(self) -> float:
+        return self._store.health.next_attempt or 0.0
+
+    @property
+    def _policy(self) -> rotation.Policy:
+        staleness = self._state.config.staleness
+        if staleness.after_max_stale == "serve-stale":
+            return rotation.Policy(staleness.revocation_grace)
+        limits = {name: limit for name, limit in staleness.secrets.items() if limit is not None}
+        never = {name: float("inf") for name, limit in staleness.secrets.items() if limit is None}
+        return rotation.Policy(staleness.revocation_grace, {**limits, **never}, staleness.max_stale)
+
+    def _plan(self, delay: float) -> None:
+        self._store.health.next_attempt = clock.boot() + delay
+
+    async def _wait(self) -> None:
+        """Wait for a refresh or the next attempt, and do what is due on the way."""
+        wait = min(self._housekeep(), self._due - clock.boot())
+        self._wakes_at = clock.boot() + wait
+        try:
+            async with asyncio.timeout(clock.loop_seconds(max(0.0, wait))):
+                await self._wake.wait()
+        except TimeoutError:
+            pass
+        self._wake.clear()
+
+    def _housekeep(self) -> float:
+        """Wipe and drop what has outlived its time; return in how many seconds to look again."""
+        now = clock.moment()
+        self._store.expire_previous(now.boot)
+        self._spending.note({})
+        step = rotation.overdue(self._store.held(), self._progress, self._policy, now)
+        changed = self._apply(step, {}, now)
+        if changed:
+            self._tell(Refreshed(self._generation(), changed, self._store.health.failure, 0.0))
+        snapshot = self._store.snapshot
+        ends = [until - now.boot for _, until in snapshot.previous.values()] if snapshot else []
+        return min((step.again_in, *ends) if step.again_in is not None else ends, default=float("inf"))
+
+    async def _cycle(self) -> None:
+        """Make one cycle and tell everybody who waits for it how it ended."""
+        asked, self._next = self._next, None
+        began = clock.boot()
+        if asked is not None:
+            self._last_refresh = began
+            self._settled = False
+        changed: tuple[SecretName, ...] = ()
+        failure: Failure | None = None
+        try:
+            changed, failure = await self._read()
+        except asyncio.CancelledError:
+            if asked is not None:
+                asked.cancel()
+            raise
+        except CloudError as error:
+            failure = error.failure
+        except MemoryLockError as error:
+            failure = Failure(Step.MEMORY, Fault.TRANSIENT, "to hold what was read", str(error))
+        except Exception as error:  # noqa: BLE001  # rule 5: serve stays up; only the type is told, texts may hold values
+            failure = Failure(Step.FETCH, Fault.TRANSIENT, "a cycle", f"report this bug: {place(error)}")
+        if failure is not None:
+            changed = (*changed, *self._fail(failure))
+        health = self._store.health
+        health.cycles += 1
+        health.last_cycle = clock.boot() - began
+        health.denied_since = self._progress.denied_since
+        refreshed = Refreshed(self._generation(), changed, failure, health.last_cycle)
+        if asked is not None and not asked.done():
+            asked.set_result(refreshed)
+        self._tell(refreshed)
+
+    def _tell(self, refreshed: Refreshed) -> None:
+        """Call ``told``; a bug there is told and must not end the readings."""
+        try:
+            self._told(refreshed)
+        except Exception as error:  # noqa: BLE001  # as in _cycle
+            _log.error("report this bug: %s", place(error))  # no traceback
+
+    async def _read(self) -> tuple[tuple[SecretName, ...], Failure | None]:
+        """Exchange one request for a reply and publish what it leads to."""
+        held, asked = self._store.held(), clock.moment()
+        self._store.remember(self._store.moments._replace(attempted=asked.boot))
+        request = wire.Request(
+            nonce=secrets.token_hex(16),
+            known=rotation.known(held, asked),
+            reads_doubles=rotation.reads_doubles(held, self._progress, asked),
+            timeout=self._state.config.fetch.timeout,
+            token_state=self._store.token_state(),
+        )
+        reply = await self._fetch(request, self._state.config)
+        self._note(reply)
+        if reply.reading is None:
+            return (), reply.failure
+        # a reading is as old as its request: the container is the first that it reads
+        step = rotation.after_reading(held, reply.reading, self._progress, self._policy, asked)
+        now = clock.moment()
+        read = {v: (facts, reply.payloads[v]) for v, facts in reply.reading.read.items()}
+        changed = self._apply(step, read, now)
+        health = self._store.health
+        health.failure, health.failures, health.confirmed = None, 0, step.progress.confirmed
+        health.warnings = _unfinished(step)
+        self._plan(self._until_next(step, now))
+        return changed, None
+
+    def _note(self, reply: wire.Reply) -> None:
+        self._store.keep_token_state(reply.token_state)
+        self._spending.note(reply.calls)
+        health = self._store.health
+        health.timings = dict(reply.timings)
+        health.foreign = tuple(reply.foreign)
+        if reply.listed is not None:
+            health.list_refused = not reply.listed
+        if reply.failure is None or reply.credential_expires is not None:
+            health.credential_expires = reply.credential_expires
+
+    def _until_next(self, step: rotation.Step, now: rotation.Moment) -> float:
+        """Return in how many seconds to read again after a cycle that Barbican answered."""
+        pace = self._spending.pace()
+        sooner = [] if step.again_in is None else [step.again_in]
+        sooner += [
+            schedule.until_expiry(pace, facts.expires, now.wall, self._uniform)
+            for facts in self._store.held().values()
+            if facts.expires is not None and facts.expires > now.wall
+        ]
+        self._unreadable = self._unreadable + 1 if step.pending or step.kept else 0
+        if self._unreadable:
+            sooner.append(schedule.backoff(pace, self._unreadable, self._uniform))
+        wait = schedule.poll(pace, self._uniform, tuple(sooner), settled=self._settled)
+        self._settled = wait < min(sooner, default=math.inf)
+        return wait
+
+    def _fail(self, failure: Failure) -> tuple[SecretName, ...]:
+        """Keep, or drop what has outlived its grace, and plan the next attempt."""
+        health, now = self._store.health, clock.moment()
+        health.failure = failure
+        health.failures += 1
+        self._settled = False
+        health.cycles_failed += 1
+        step = rotation.after_failure(self._store.held(), failure, self._progress, self._policy, now)
+        changed = self._apply(step, {}, now)
+        delay = schedule.backoff(self._spending.pace(), health.failures, self._uniform, failure.retry_after)
+        self._plan(delay)
+        _log.warning("%s; next attempt in %.0f s", failure, delay)
+        return changed
+
+    def drop_overdue(self) -> None:
+        """Drop, before anybody is served, what has outlived its grace while no agent was running."""
+        now = clock.moment()
+        self._store.expire_previous(now.boot)
+        self._apply(rotation.overdue(self._store.held(), self._progress, self._policy, now), {}, now)
+
+    def _apply(
+        self, step: rotation.Step, read: dict[Version, tuple[Facts, bytes]], now: rotation.Moment
+    ) -> tuple[SecretName, ...]:
+        """Publish what the machine decided, then remember its progress."""
+        changed: tuple[SecretName, ...] = ()
+        progress = step.progress
+        self._store.remember(
+            self._store.moments._replace(confirmed=progress.confirmed, denied_since=progress.denied_since)
+        )
+        if step.versions is not None:
+            snapshot = self._store.snapshot
+            remarks = (step.pending, step.kept)
+            if step.dropped and snapshot is not None and not (step.pending or step.kept):
+                remarks = (snapshot.pending, snapshot.kept & step.versions.keys())
+            changed = self._store.publish(
+                step.versions,
+                read,
+                previous_until=now.boot + self._state.config.rotation.previous_grace,
+                now=now.boot,
+                pending=remarks[0],
+                kept=frozenset(remarks[1]),
+            )
+        for name, reason in sorted(step.dropped.items()):
+            _log.warning("secret %s is served no more: %s", name, reason)
+        if changed:
+            _log.info("generation %s: changed %s", self._generation(), ", ".join(changed))
+        self._progress = step.progress
+        return changed
+
+    def _generation(self) -> int | None:
+        return self._store.snapshot.generation if self._store.snapshot else None
+
+
+def _unfinished(step: rotation.Step) -> tuple[str, ...]:
+    """Return a warning for each rotation that was published although its old entry is still there."""
+    if step.versions is None or not step.double:
+        return ()
+    warnings = tuple(
+        f"{name} stands in the container twice; the newest is served: remove the old entry"
+        for name in sorted(step.double)
+    )
+    for warning in warnings:
+        _log.warning("%s", warning)
+    return warnings

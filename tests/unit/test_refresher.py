@@ -1,0 +1,71 @@
+"""When the keeper wakes up."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from agent.config.reader import load
+from agent.serve.host import clock
+from agent.serve.state import State
+from agent.serve.store.store import Store
+from agent.serve.sync.refresher import Keeper, Refreshed
+from lab.testbed.fakes.fetch_server import World
+
+if TYPE_CHECKING:
+    import pytest
+
+    from agent.config.model import Config
+    from agent.core import wire
+
+
+async def test_a_bug_in_what_is_told_ends_no_reading(caplog: pytest.LogCaptureFixture) -> None:
+    """It is told, by type and place only; the next reading comes."""
+    world, told = World(), asyncio.Queue[Refreshed]()
+
+    async def fetch(request: wire.Request, config: Config) -> wire.Reply:
+        del config
+        return world.reply(request)
+
+    def broken(refreshed: Refreshed) -> None:
+        told.put_nowait(refreshed)
+        raise ValueError("canary")
+
+    keeper = Keeper(State(load(Path("packaging/agent.toml")), (), Store(), clock.boot()), fetch, broken)
+    task = asyncio.create_task(keeper.run())
+    await asyncio.wait_for(told.get(), 20)
+    await keeper.refresh()
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+    assert "report this bug: ValueError at" in caplog.text
+    assert "canary" not in caplog.text
+
+
+async def test_a_machine_that_was_suspended_reads_when_it_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Timers stand still meanwhile, the boot clock does not. No machine can be suspended here: it jumps."""
+    cycles = asyncio.Queue[Refreshed]()
+    world = World()
+
+    async def fetch(request: wire.Request, config: Config) -> wire.Reply:
+        del config
+        return world.reply(request)
+
+    state = State(load(Path("packaging/agent.toml")), (), Store(), clock.boot())
+    keeper = Keeper(state, fetch, cycles.put_nowait)
+    task = asyncio.create_task(keeper.run())
+    await asyncio.wait_for(cycles.get(), 20)
+    keeper.look()
+    await asyncio.sleep(0.05)
+    assert cycles.empty(), "it is not time"
+    suspended = clock.boot() + 3600.0
+    monkeypatch.setattr(clock, "boot", lambda: suspended)
+    await asyncio.sleep(0.05)
+    assert cycles.empty(), "nothing else looks"
+    keeper.look()
+    await asyncio.wait_for(cycles.get(), 20)
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
