@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 
-class AgentError(Exception):
+class VpsSecretsError(Exception):
     """Root of every error of ours."""
 
 
@@ -25,7 +25,7 @@ class Mistake:
         return f"{self.file}: {self.key}: {self.expected}"
 
 
-class ConfigurationError(AgentError):
+class ConfigurationError(VpsSecretsError):
     """Everything that is wrong with the configuration, found in one run."""
 
     def __init__(self, mistakes: tuple[Mistake, ...]) -> None:

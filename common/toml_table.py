@@ -26,7 +26,7 @@ _ACCOUNT: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,31}\$?")
 _UNIT_S: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 _SECRET_KEYS: Final = frozenset({"password", "secret", "application_credential_secret", "token", "api_key"})
-MOST_S: Final = 366 * 86400.0
+MAX_WAIT_S: Final = 366 * 86400.0
 """The longest duration that any key takes: a year."""
 
 
@@ -135,13 +135,13 @@ class Table:
         expected = f"must be one of {', '.join(choices)}"
         return self.text(key, lambda text: text if text in choices else None, expected) or default
 
-    def flag(self, key: str, *, default: bool) -> bool:
+    def boolean(self, key: str, *, default: bool) -> bool:
         """Return true or false."""
         return self.checked(
             key, default, lambda value: value if isinstance(value, bool) else None, "must be true or false"
         )
 
-    def whole(self, key: str, default: int, least: int, most: int) -> int:
+    def integer(self, key: str, default: int, least: int, most: int) -> int:
         """Return a whole number from ``least`` to ``most``."""
 
         def check(value: object) -> int | None:
@@ -161,7 +161,7 @@ class Table:
         return self.checked(key, default, check, f"must be a number from {least:g} to {most:g}")
 
     def seconds(
-        self, key: str, default: float, least: float = 0.0, most: float = MOST_S, *, never: bool = False
+        self, key: str, default: float, least: float = 0.0, most: float = MAX_WAIT_S, *, never: bool = False
     ) -> float:
         """Return a duration in seconds, written with its unit."""
 

@@ -9,13 +9,13 @@ import json
 import math
 from typing import TYPE_CHECKING, NoReturn
 
-from common.errors import AgentError
+from common.errors import VpsSecretsError
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
 
-class MalformedError(AgentError):
+class MalformedError(VpsSecretsError):
     """What was read breaks a rule; the text names the rule and what it was about."""
 
 
@@ -67,14 +67,14 @@ def text(untrusted: object, what: str, most: int) -> str:
     return untrusted
 
 
-def flag(untrusted: object, what: str) -> bool:
+def boolean(untrusted: object, what: str) -> bool:
     """Return a boolean."""
     if not isinstance(untrusted, bool):
         raise MalformedError(f"{what} is not a boolean")
     return untrusted
 
 
-def whole(untrusted: object, what: str, most: int) -> int:
+def integer(untrusted: object, what: str, most: int) -> int:
     """Return an integer from 0 to ``most``; a boolean is none."""
     if not isinstance(untrusted, int) or isinstance(untrusted, bool):
         raise MalformedError(f"{what} is not an integer")

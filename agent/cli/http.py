@@ -18,7 +18,7 @@ ALLOWED: Final = (
     *("/v1/status", "/v1/refresh", "/v1/explain"),
 )
 """The paths that this command asks for: none of them answers with a value."""
-MOST_BYTES: Final = 4 * 1024 * 1024
+MAX_BYTES: Final = 4 * 1024 * 1024
 MARGIN_S: Final = 10.0
 
 
@@ -76,7 +76,7 @@ def _read(connection: socket.socket) -> bytes:
     received = bytearray()
     while chunk := connection.recv(65536):
         received += chunk
-        if len(received) > MOST_BYTES:
+        if len(received) > MAX_BYTES:
             raise AnswerError("the answer is longer than allowed")
     return bytes(received)
 

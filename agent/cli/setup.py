@@ -33,7 +33,7 @@ CREDENTIAL: Final = DIRECTORY / "keystone-credential.cred"
 DROP_IN: Final = Path("/etc/systemd/system/vps-secrets-app.socket.d/group.conf")
 FETCH_SOCKET: Final = "/run/vps-secrets/fetch.sock"
 CREDENTIAL_NAME: Final = "keystone-credential"
-MOST_BYTES: Final = 64 * 1024
+MAX_BYTES: Final = 64 * 1024
 RUNNING: Final = Path("/run/systemd/system")  # sd_booted(3)
 UNITS: Final = ("vps-secrets-app.socket", "vps-secrets-agent.service")
 AGENT: Final = "/usr/sbin/vps-secrets-agent"
@@ -184,11 +184,11 @@ def _credential(options: argparse.Namespace) -> bytes:
     else:
         try:
             with os.fdopen(options.credential_fd, "rb", closefd=False) as source:
-                read = source.read(MOST_BYTES + 1)
+                read = source.read(MAX_BYTES + 1)
         except OSError as error:
             raise SetupError(f"credential: descriptor {options.credential_fd}: {error.strerror}") from None
     credential = read.rstrip(b"\r\n")
-    if not credential or len(credential) > MOST_BYTES or b"\n" in credential:
+    if not credential or len(credential) > MAX_BYTES or b"\n" in credential:
         raise SetupError("credential: one line with the secret is expected on standard input")
     return credential
 

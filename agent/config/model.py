@@ -9,7 +9,7 @@ import enum
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from agent.core.budget import LONGEST_S
+from agent.core.budget import MAX_S
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -111,7 +111,7 @@ class Budget:
     price_per_1000_calls: float = 0.01
     price_per_secret_month: float = 0.02
     currency: str = "EUR"
-    longest_interval: float = LONGEST_S
+    longest_interval: float = MAX_S
 
 
 @dataclass(frozen=True, slots=True)

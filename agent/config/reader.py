@@ -31,7 +31,7 @@ from agent.config.model import (
     Staleness,
 )
 from agent.core import schedule
-from agent.core.budget import LONGEST_MONTH_S, LONGEST_S
+from agent.core.budget import MAX_MONTH_S, MAX_S
 from common.errors import ConfigurationError
 from common.names import SecretName, parse_name, parse_version, parse_vps_id
 from common.toml_table import Mistakes, Table, account, url
@@ -39,7 +39,7 @@ from common.toml_table import Mistakes, Table, account, url
 DEFAULT_PATH: Final = Path("/etc/vps-secrets-agent/agent.toml")
 APP_SOCKET: Final = Path("/run/vps-secrets/app.sock")
 CONTROL_SOCKET: Final = Path("/run/vps-secrets/control.sock")
-LONGEST_SOCKET_PATH: Final = 107
+MAX_SOCKET_PATH: Final = 107
 """Bytes in sun_path, less its NUL (unix(7))."""
 
 _MODE: Final = re.compile(r"0?[0-7]{3}")
@@ -183,7 +183,7 @@ def _credential(table: Table, method: Method) -> CredentialSource:
             "credential", parse_name, "must be the name of a credential that systemd loads for the unit"
         ),
         file=table.path("credential_file"),
-        fd=table.whole("credential_fd", 3, 3, 1023) if "credential_fd" in given else None,
+        fd=table.integer("credential_fd", 3, 3, 1023) if "credential_fd" in given else None,
     )
     if not given and method is not Method.CLOUDS:
         return CredentialSource(name="keystone-credential")
@@ -195,8 +195,8 @@ def _fetch(table: Table) -> FetchSettings:
         socket=_socket(table, None),
         timeout=table.seconds("timeout", 30.0, 1.0, 600.0),
         connect_timeout=table.seconds("connect_timeout", 5.0, 0.1, 60.0),
-        threads=table.whole("threads", 4, 1, 16),
-        list_metadata=table.flag("list_metadata", default=False),
+        threads=table.integer("threads", 4, 1, 16),
+        list_metadata=table.boolean("list_metadata", default=False),
     )
     if settings.connect_timeout > settings.timeout:
         table.add("connect_timeout", "must not be longer than timeout, which bounds the whole cycle")
@@ -205,7 +205,7 @@ def _fetch(table: Table) -> FetchSettings:
 
 
 def _rotation(table: Table, fetch: FetchSettings) -> RotationSettings:
-    fleet_size = table.whole("fleet_size", 100, 1, 1_000_000)
+    fleet_size = table.integer("fleet_size", 100, 1, 1_000_000)
     calls = schedule.LISTED_CALLS if fetch.list_metadata else schedule.COLD_CALLS
     spread = schedule.fleet_spread(fleet_size, calls)
     settings = RotationSettings(
@@ -252,17 +252,17 @@ def _staleness(table: Table, rotation: RotationSettings) -> Staleness:
 
 def _budget(table: Table, rotation: RotationSettings, staleness: Staleness) -> Budget:
     limits = [limit for limit in (staleness.max_stale, *staleness.secrets.values()) if limit is not None]
-    longest = max(rotation.poll_interval, min([LONGEST_S, *(limit / 2 for limit in limits)]))
+    longest = max(rotation.poll_interval, min([MAX_S, *(limit / 2 for limit in limits)]))
     budget = Budget(
-        calls_per_month=table.whole("calls_per_month", 0, 1, 100_000_000) or None,
+        calls_per_month=table.integer("calls_per_month", 0, 1, 100_000_000) or None,
         price_per_1000_calls=table.number("price_per_1000_calls", 0.01, 0.0, 1e6),
         price_per_secret_month=table.number("price_per_secret_month", 0.02, 0.0, 1e6),
         currency=table.text("currency", _currency, 'must be a code such as "EUR" (ISO 4217)') or "EUR",
         longest_interval=longest,
     )
-    least = math.ceil(LONGEST_MONTH_S / longest)
+    least = math.ceil(MAX_MONTH_S / longest)
     if budget.calls_per_month is not None and budget.calls_per_month < least:
-        reason = "half of the shortest max_stale" if longest < LONGEST_S else "a day"
+        reason = "half of the shortest max_stale" if longest < MAX_S else "a day"
         table.add(
             "calls_per_month",
             f"must be at least {least}: polls are never further apart than {longest:g} s, {reason}",
@@ -276,11 +276,11 @@ def _currency(text: str) -> str | None:
 
 
 def _limits(table: Table) -> Limits:
-    connections = table.whole("connections", 1024, 1, 16384)
+    connections = table.integer("connections", 1024, 1, 16384)
     limits = Limits(
         connections=connections,
-        connections_per_uid=table.whole("connections_per_uid", max(1, connections // 2), 1, connections),
-        header_bytes=table.whole("header_bytes", 16384, 1024, 65536),
+        connections_per_uid=table.integer("connections_per_uid", max(1, connections // 2), 1, connections),
+        header_bytes=table.integer("header_bytes", 16384, 1024, 65536),
         header_timeout=table.seconds("header_timeout", 5.0, 0.1, 60.0),
         idle_timeout=table.seconds("idle_timeout", 75.0, 0.1, 3600.0),
         requests_per_second=table.number("requests_per_second", 0.0, 0.0, 1e6),
@@ -316,8 +316,8 @@ def _control(table: Table, app: AppDoor) -> ControlDoor:
 
 def _socket(table: Table, default: Path | None) -> Path | None:
     path = table.path("socket") or default
-    if path is not None and len(bytes(path)) > LONGEST_SOCKET_PATH:
-        table.add("socket", f"must be at most {LONGEST_SOCKET_PATH} bytes long (unix(7))")
+    if path is not None and len(bytes(path)) > MAX_SOCKET_PATH:
+        table.add("socket", f"must be at most {MAX_SOCKET_PATH} bytes long (unix(7))")
     return path
 
 

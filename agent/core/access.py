@@ -107,7 +107,7 @@ def decide(peer: Peer | None, name: SecretName, grants: tuple[Grant, ...]) -> De
     return _DENIED
 
 
-def means(peer: Peer, grants: tuple[Grant, ...]) -> bool:
+def any_grant_matches(peer: Peer, grants: tuple[Grant, ...]) -> bool:
     """Tell whether any grant means this caller, whatever the names."""
     return any(grant.mismatch(peer) is None for grant in grants)
 

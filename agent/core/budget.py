@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from agent.core.rotation import Moment
 
-LONGEST_S: Final = 86_400.0
+MAX_S: Final = 86_400.0
 """Polls are stretched no further: access that was taken away is noticed within a day."""
-LONGEST_RETRY_S: Final = 3600.0
+MAX_RETRY_S: Final = 3600.0
 """The backoff after failures is stretched no further: the end of an outage is noticed within an hour."""
-LONGEST_MONTH_S: Final = 31 * 86_400.0
+MAX_MONTH_S: Final = 31 * 86_400.0
 _LAST_TIME: Final = 253_370_764_800.0  # 9999-01-01
 
 
@@ -56,7 +56,7 @@ class Terms:
 
     poll_interval: float
     calls_per_month: int | None = None
-    longest: float = LONGEST_S
+    longest: float = MAX_S
 
 
 @dataclass(frozen=True, slots=True)

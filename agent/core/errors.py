@@ -19,7 +19,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
-from common.errors import AgentError
+from common.errors import VpsSecretsError
 
 
 class Step(enum.StrEnum):
@@ -67,7 +67,7 @@ class Failure:
         return f"{self.step} failed{status}: {self.tried}; {self.advice}"
 
 
-class CloudError(AgentError):
+class CloudError(VpsSecretsError):
     """A cycle could not be completed; ``failure`` tells the step and what it means."""
 
     def __init__(self, failure: Failure) -> None:
@@ -75,14 +75,14 @@ class CloudError(AgentError):
         self.failure = failure
 
 
-class WireError(AgentError):
+class WireError(VpsSecretsError):
     """A message between serve and fetch broke a rule; it is refused whole.
 
     The text names the rule, never a part of the message.
     """
 
 
-class MemoryLockError(AgentError):
+class MemoryLockError(VpsSecretsError):
     """The kernel gave no memory file for the payloads."""
 
 
@@ -125,7 +125,7 @@ REFRESH_FAILED = Problem(502, "refresh-failed", "The cycle failed; what was held
 INTERNAL = Problem(500, "internal", "The agent failed to answer; its journal tells more", "failed")
 
 
-class RequestError(AgentError):
+class RequestError(VpsSecretsError):
     """A local caller gets an error answer. ``detail`` and ``retry_after`` (s) add to the fixed text.
 
     ``detail`` and ``members`` (RFC 9457, 3.2) are shown to the caller: only text of ours and names that the

@@ -15,9 +15,9 @@ from agent.core.errors import BAD_REQUEST, HEADERS_TOO_LARGE, URI_TOO_LONG, Requ
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-LONGEST_LINE: Final = 4096
+MAX_LINE: Final = 4096
 """Bytes of a request line: the longest name and every parameter take less than a tenth of it."""
-MOST_FIELDS: Final = 100
+MAX_FIELDS: Final = 100
 SHORT: Final = 1024
 """Heads of at most so many bytes are remembered, the latest 256 of them."""
 
@@ -52,7 +52,7 @@ def head_end(untrusted: bytes, most: int) -> int:
         RequestError: its first line is too long, it has more than ``most`` bytes, or no line end of HTTP's.
     """
     end = untrusted.find(b"\r\n\r\n") + 4
-    if untrusted.find(b"\r\n", 0, LONGEST_LINE + 2) < 0 and len(untrusted) > LONGEST_LINE:
+    if untrusted.find(b"\r\n", 0, MAX_LINE + 2) < 0 and len(untrusted) > MAX_LINE:
         raise RequestError(URI_TOO_LONG)
     if (end if end > 3 else len(untrusted)) > most:  # noqa: PLR2004  # 3: not found
         raise RequestError(HEADERS_TOO_LARGE)
@@ -100,7 +100,7 @@ _remembered: Final = functools.lru_cache(maxsize=256)(_parse)
 
 def _fields(untrusted_lines: bytes) -> dict[str, str]:
     lines = untrusted_lines.decode("latin-1").split("\r\n")
-    if len(lines) > MOST_FIELDS + 1:
+    if len(lines) > MAX_FIELDS + 1:
         raise RequestError(HEADERS_TOO_LARGE)
     fields: dict[str, str] = {}
     for line in lines[:-1]:

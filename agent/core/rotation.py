@@ -25,18 +25,18 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from agent.core.errors import Failure
-    from agent.core.secret import Facts
+    from agent.core.secret import SecretMetadata
     from common.names import SecretName, Version
 
 SETTLE_S: Final = 60.0
 """How long a listed version holds up the others because it can't be published with them."""
 SETTLE_POLL_S: Final = 2.0
 """How soon the container is read again while a rotation is under way."""
-LONGEST_WAIT_S: Final = 600.0
+MAX_WAIT_S: Final = 600.0
 """How long rotations that follow each other without a gap may hold up what is published."""
 LEAVING_S: Final = 30.0
 """How far apart two readings without a name must be before the name is dropped."""
-SOONEST_S: Final = 1.0
+MIN_S: Final = 1.0
 """No step asks for the next reading sooner than this."""
 
 
@@ -73,7 +73,7 @@ class Reading:
     """
 
     entries: tuple[Entry, ...]
-    read: Mapping[Version, Facts] = field(default_factory=dict)
+    read: Mapping[Version, SecretMetadata] = field(default_factory=dict)
     unread: Mapping[Version, Unread] = field(default_factory=dict)
 
 
@@ -118,19 +118,20 @@ class Step:
     ``versions`` is the whole new set, or None to keep what is held. ``dropped`` says why for every held name
     that the new set leaves out. ``pending`` are listed names without a value, ``kept`` those that may be
     served in an older version than Barbican has: while there are any, the caller reads again, backing off.
-    ``double`` are names listed twice. ``again_in`` is the longest wait (s) before the next reading, or None.
+    ``duplicates`` are names listed twice. ``again_in`` is the longest wait (s) before the next reading, or
+    None.
     """
 
     progress: Progress
     versions: Mapping[SecretName, Version] | None = None
     pending: frozenset[SecretName] = frozenset()
     kept: frozenset[SecretName] = frozenset()
-    double: frozenset[SecretName] = frozenset()
+    duplicates: frozenset[SecretName] = frozenset()
     dropped: Mapping[SecretName, str] = field(default_factory=dict)
     again_in: float | None = None
 
 
-def reads_doubles(held: Mapping[SecretName, Facts], progress: Progress, now: Moment) -> bool:
+def reads_doubles(held: Mapping[SecretName, SecretMetadata], progress: Progress, now: Moment) -> bool:
     """Tell whether the next cycle should read payloads although a name stands in the container twice.
 
     Only when the outcome would be used: at the first start, and when a rotation does not come to its end.
@@ -138,13 +139,17 @@ def reads_doubles(held: Mapping[SecretName, Facts], progress: Progress, now: Mom
     return not held or any(now.boot - since >= SETTLE_S for since in progress.unsettled.values())
 
 
-def known(held: Mapping[SecretName, Facts], now: Moment) -> frozenset[Version]:
+def known(held: Mapping[SecretName, SecretMetadata], now: Moment) -> frozenset[Version]:
     """Return the versions that need no reading: what is held, less what has passed its own expiry."""
     return frozenset(facts.version for facts in held.values() if not _expired(facts, now))
 
 
 def after_reading(
-    held: Mapping[SecretName, Facts], reading: Reading, progress: Progress, policy: Policy, now: Moment
+    held: Mapping[SecretName, SecretMetadata],
+    reading: Reading,
+    progress: Progress,
+    policy: Policy,
+    now: Moment,
 ) -> Step:
     """Decide what to hold after a reading that Barbican answered."""
     lines = _lines(held, reading)
@@ -153,14 +158,14 @@ def after_reading(
     outlived = overdue(left, progress, policy, now)
     dropped = {**outlived.dropped, **_taken_away(left, lines, progress, now)}
     kept = {name: facts.version for name, facts in left.items() if name not in dropped}
-    double = frozenset(name for name, line in lines.items() if len(line.versions) > 1)
+    duplicates = frozenset(name for name, line in lines.items() if len(line.versions) > 1)
 
     if held and _must_wait(lines, progress, now):
         rest = {name: facts.version for name, facts in held.items() if name not in dropped}
         return Step(
             progress,
             versions=rest if dropped else None,
-            double=double,
+            duplicates=duplicates,
             dropped=dropped,
             again_in=SETTLE_POLL_S,
         )
@@ -178,14 +183,18 @@ def after_reading(
         versions=chosen | kept,
         pending=frozenset(lines.keys() - chosen.keys() - kept.keys()),
         kept=frozenset(kept) | {name for name in chosen if lines[name].why_unread},
-        double=double,
+        duplicates=duplicates,
         dropped=dropped,
-        again_in=max(SOONEST_S, min(ends)) if ends else None,
+        again_in=max(MIN_S, min(ends)) if ends else None,
     )
 
 
 def after_failure(
-    held: Mapping[SecretName, Facts], failure: Failure, progress: Progress, policy: Policy, now: Moment
+    held: Mapping[SecretName, SecretMetadata],
+    failure: Failure,
+    progress: Progress,
+    policy: Policy,
+    now: Moment,
 ) -> Step:
     """Decide what to hold after a cycle that failed as a whole.
 
@@ -196,7 +205,9 @@ def after_failure(
     return overdue(held, progress, policy, now)
 
 
-def overdue(held: Mapping[SecretName, Facts], progress: Progress, policy: Policy, now: Moment) -> Step:
+def overdue(
+    held: Mapping[SecretName, SecretMetadata], progress: Progress, policy: Policy, now: Moment
+) -> Step:
     """Drop what has outlived its grace or its ``max_stale``; ``again_in`` tells when the next one would."""
     dropped: dict[SecretName, str] = {}
     soonest = math.inf
@@ -220,7 +231,7 @@ class _Line:
     """
 
     versions: tuple[Version, ...]
-    readable: tuple[Facts, ...]
+    readable: tuple[SecretMetadata, ...]
     why_unread: tuple[Unread | None, ...]
 
     @property
@@ -228,11 +239,11 @@ class _Line:
         return len(self.versions) == 1 and not self.why_unread
 
     @property
-    def newest(self) -> Facts | None:
+    def newest(self) -> SecretMetadata | None:
         return max(self.readable, key=lambda facts: (facts.created, facts.version), default=None)
 
 
-def _lines(held: Mapping[SecretName, Facts], reading: Reading) -> dict[SecretName, _Line]:
+def _lines(held: Mapping[SecretName, SecretMetadata], reading: Reading) -> dict[SecretName, _Line]:
     """Return what the reading tells, by name. What is held is as good as read, unless it was refused."""
     listed: dict[SecretName, dict[Version, None]] = {}
     for entry in reading.entries:
@@ -252,7 +263,10 @@ def _lines(held: Mapping[SecretName, Facts], reading: Reading) -> dict[SecretNam
 
 
 def _learn(
-    held: Mapping[SecretName, Facts], lines: Mapping[SecretName, _Line], progress: Progress, now: Moment
+    held: Mapping[SecretName, SecretMetadata],
+    lines: Mapping[SecretName, _Line],
+    progress: Progress,
+    now: Moment,
 ) -> Progress:
     """Start, carry on and end the clocks as one reading demands, if nothing is published after it."""
     superseded = {
@@ -290,7 +304,7 @@ def _is_denied(line: _Line | None, *, already: bool) -> bool:
 
 def _must_wait(lines: Mapping[SecretName, _Line], progress: Progress, now: Moment) -> bool:
     """Tell whether a rotation may be under way, of which publishing now would show a half."""
-    if _waited(progress.waiting_since, now) >= LONGEST_WAIT_S:
+    if _waited(progress.waiting_since, now) >= MAX_WAIT_S:
         return False
     young = any(now.boot - since < SETTLE_S for since in progress.unsettled.values())
     untried = any(None in line.why_unread for line in lines.values())
@@ -298,7 +312,10 @@ def _must_wait(lines: Mapping[SecretName, _Line], progress: Progress, now: Momen
 
 
 def _taken_away(
-    left: Mapping[SecretName, Facts], lines: Mapping[SecretName, _Line], progress: Progress, now: Moment
+    left: Mapping[SecretName, SecretMetadata],
+    lines: Mapping[SecretName, _Line],
+    progress: Progress,
+    now: Moment,
 ) -> dict[SecretName, str]:
     """Return which of the names that this reading could not confirm are gone by its own word, and why."""
     gone: dict[SecretName, str] = {}
@@ -327,5 +344,5 @@ def _waited(since: float | None, now: Moment) -> float:
     return 0.0 if since is None else now.boot - since
 
 
-def _expired(facts: Facts, now: Moment) -> bool:
+def _expired(facts: SecretMetadata, now: Moment) -> bool:
     return facts.expires is not None and facts.expires <= now.wall

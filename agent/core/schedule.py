@@ -2,7 +2,7 @@
 
 Every delay that a fleet would share has jitter, also the first one. Backoff is exponential with full
 jitter; the jitter is applied after the cap, since a cap applied last puts a whole fleet into step. No delay
-between two cycles is shorter than :data:`SOONEST_S`: whatever goes wrong, Barbican is not hammered.
+between two cycles is shorter than :data:`MIN_S`: whatever goes wrong, Barbican is not hammered.
 How wide the jitter must be follows from the size of the fleet; docs/fleet.md shows the simulations.
 """
 
@@ -19,9 +19,9 @@ POLL_JITTER: Final = 0.1
 """A poll comes up to this share earlier or later than its interval."""
 AFTER_EXPIRY_S: Final = 1.0
 """How long after a secret's expiry Barbican is asked, so that it has noticed too."""
-SOONEST_S: Final = 1.0
+MIN_S: Final = 1.0
 """The shortest wait between two cycles that nobody asked for."""
-LONGEST_RETRY_AFTER_S: Final = 3600.0
+MAX_RETRY_AFTER_S: Final = 3600.0
 """How much of a ``Retry-After`` is obeyed: a proxy that says a month must not end the polling."""
 COLD_CALLS: Final = 15
 """Requests to Barbican of a cycle that has everything to read: the list, then 7 secrets at two each."""
@@ -29,7 +29,7 @@ LISTED_CALLS: Final = 9
 """The same where the metadata of all come in one list (fetch.list_metadata)."""
 FLEET_CALLS_PER_S: Final = 360.0
 """What a whole fleet may ask of Barbican at once: 72 % of the 500/s that it is to bear (ADR 0013)."""
-LONGEST_SPREAD_S: Final = 3600.0
+MAX_SPREAD_S: Final = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class Pace:
 
 def fleet_spread(fleet_size: int, calls: int = COLD_CALLS) -> float:
     """Return over how many seconds (to a tenth) a fleet that has everything to read must be spread."""
-    return round(min(LONGEST_SPREAD_S, fleet_size * calls / FLEET_CALLS_PER_S), 1)
+    return round(min(MAX_SPREAD_S, fleet_size * calls / FLEET_CALLS_PER_S), 1)
 
 
 def first(pace: Pace, uniform: Uniform) -> float:
@@ -64,7 +64,7 @@ def poll(pace: Pace, uniform: Uniform, sooner: tuple[float, ...] = (), *, settle
     comes anywhere within one interval: what has brought a fleet into step must not keep it there.
     """
     share = uniform(1 - POLL_JITTER, 1 + POLL_JITTER) if settled else uniform(0.0, 1.0)
-    return max(SOONEST_S, min((pace.poll_interval * share, *sooner)))
+    return max(MIN_S, min((pace.poll_interval * share, *sooner)))
 
 
 def until_expiry(pace: Pace, expires: float, wall: float, uniform: Uniform) -> float:
@@ -86,7 +86,7 @@ def backoff(pace: Pace, failures: int, uniform: Uniform, retry_after: float | No
     cap = min(pace.backoff_cap, pace.backoff_base * 2.0 ** min(failures, 63))
     if failures > 1 or retry_after is not None:
         cap = max(cap, 2 * pace.spread)
-    floor = max(SOONEST_S, min(retry_after or 0.0, LONGEST_RETRY_AFTER_S))
+    floor = max(MIN_S, min(retry_after or 0.0, MAX_RETRY_AFTER_S))
     return floor + uniform(0.0, cap)
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class SecretMetadata:
     """What may be told about one version of one secret. ``created`` and ``expires`` are Unix times (s)."""
 
     name: SecretName
@@ -38,7 +38,7 @@ class Secret:
 
     __slots__ = ("_view", "facts")
 
-    def __init__(self, facts: Facts, view: memoryview) -> None:
+    def __init__(self, facts: SecretMetadata, view: memoryview) -> None:
         self.facts: Final = facts
         self._view: Final = view
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Final
 
 from agent.core import wire_fields
 from agent.core.errors import Step, WireError
-from agent.core.wire_fields import MOST_ENTRIES
+from agent.core.wire_fields import MAX_ENTRIES
 from common import untrusted_json
 from common.untrusted_json import MalformedError
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from agent.core.errors import Failure
     from agent.core.rotation import Reading
-    from agent.core.secret import Facts
+    from agent.core.secret import SecretMetadata
     from common.names import Version
 
 MAGIC: Final = b"VSA1"
@@ -38,14 +38,14 @@ _PREFIX: Final = struct.Struct(">4scII")
 PREFIX_BYTES: Final = _PREFIX.size
 _DIGEST_BYTES: Final = hashlib.sha256().digest_size
 
-MOST_PAYLOADS: Final = 4 * 1024 * 1024
-MOST_TOKEN_STATE: Final = 64 * 1024
-MOST_FOREIGN: Final = 200
+MAX_PAYLOAD_BYTES: Final = 4 * 1024 * 1024
+MAX_TOKEN_STATE: Final = 64 * 1024
+MAX_REJECTED: Final = 200
 FOREIGN_CHARACTERS: Final = 256
-_MOST_HEADER: Final = 1024 * 1024
-_MOST_KNOWN: Final = 4 * MOST_ENTRIES
-_MOST_TIMEOUT: Final = 3600.0
-_MOST_DURATION: Final = 86_400.0
+_MAX_HEADER: Final = 1024 * 1024
+_MAX_KNOWN: Final = 4 * MAX_ENTRIES
+_MAX_TIMEOUT: Final = 3600.0
+_MAX_DURATION: Final = 86_400.0
 _NONCE: Final = re.compile(r"[0-9a-f]{32}")
 
 PHASES: Final = ("start", "login", "list", "payloads")
@@ -60,8 +60,8 @@ class Bounds:
     body: int
 
 
-REQUEST: Final = Bounds(b"Q", _MOST_HEADER, MOST_TOKEN_STATE)
-REPLY: Final = Bounds(b"R", _MOST_HEADER, MOST_TOKEN_STATE + MOST_PAYLOADS)
+REQUEST: Final = Bounds(b"Q", _MAX_HEADER, MAX_TOKEN_STATE)
+REPLY: Final = Bounds(b"R", _MAX_HEADER, MAX_TOKEN_STATE + MAX_PAYLOAD_BYTES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,7 @@ class Reply:
     reading: Reading | None
     failure: Failure | None
     payloads: Mapping[Version, bytes] = field(default_factory=dict, repr=False)
-    foreign: tuple[str, ...] = ()
+    rejected: tuple[str, ...] = ()
     calls: wire_fields.Calls = field(default_factory=wire_fields.no_calls)
     timings: Mapping[str, float] = field(default_factory=dict)
     token_state: bytes = field(default=b"", repr=False)
@@ -142,7 +142,7 @@ def encode_reply(reply: Reply) -> bytes:
         "container": reply.container,
         "reading": reply.reading and wire_fields.reading_out(reply.vps_id, reply.reading),
         "failure": reply.failure and wire_fields.failure_out(reply.failure),
-        "foreign": list(reply.foreign),
+        "foreign": list(reply.rejected),
         "calls": {service: dict(outcomes) for service, outcomes in reply.calls.items()},
         "timings": dict(reply.timings),
         "listed": reply.listed,
@@ -204,16 +204,14 @@ def _request(untrusted_header: bytes, token_state: bytes) -> Request:
         "the header",
         ("nonce", "known", "readsDoubles", "timeout"),
     )
-    known = [
-        wire_fields.version(item) for item in untrusted_json.array(header["known"], "known", _MOST_KNOWN)
-    ]
-    timeout = untrusted_json.number(header["timeout"], "timeout", _MOST_TIMEOUT)
+    known = [wire_fields.version(item) for item in untrusted_json.array(header["known"], "known", _MAX_KNOWN)]
+    timeout = untrusted_json.number(header["timeout"], "timeout", _MAX_TIMEOUT)
     if timeout == 0:
         raise MalformedError("timeout is zero")
     return Request(
         nonce(header["nonce"]),
         frozenset(known),
-        untrusted_json.flag(header["readsDoubles"], "readsDoubles"),
+        untrusted_json.boolean(header["readsDoubles"], "readsDoubles"),
         timeout,
         token_state,
     )
@@ -240,7 +238,7 @@ def _reply(untrusted_header: bytes, body: bytes, request: Request, vps_id: str, 
     nameless = failure is not None and failure.step is Step.CONFIGURATION  # without it fetch knows neither
     if (header["vpsId"], header["container"]) != (("", "") if nameless else (vps_id, container)):
         raise MalformedError("it is about another VPS or container")
-    token_bytes = untrusted_json.whole(header["tokenState"], "tokenState", MOST_TOKEN_STATE)
+    token_bytes = untrusted_json.integer(header["tokenState"], "tokenState", MAX_TOKEN_STATE)
     token_state, payloads = _split(body, token_bytes, reading.read if reading else {})
     return Reply(
         request.nonce,
@@ -253,16 +251,16 @@ def _reply(untrusted_header: bytes, body: bytes, request: Request, vps_id: str, 
         wire_fields.calls(header["calls"]),
         _timings(header["timings"]),
         token_state,
-        None if header["listed"] is None else untrusted_json.flag(header["listed"], "listed"),
+        None if header["listed"] is None else untrusted_json.boolean(header["listed"], "listed"),
         wire_fields.moment(header["credentialExpires"], "credentialExpires"),
     )
 
 
 def _split(
-    body: bytes, token_bytes: int, read: Mapping[Version, Facts]
+    body: bytes, token_bytes: int, read: Mapping[Version, SecretMetadata]
 ) -> tuple[bytes, dict[Version, bytes]]:
     sizes = [facts.size for facts in read.values()]
-    if sum(sizes) > MOST_PAYLOADS or token_bytes + sum(sizes) != len(body):
+    if sum(sizes) > MAX_PAYLOAD_BYTES or token_bytes + sum(sizes) != len(body):
         raise MalformedError("the sizes do not add up to the body")
     payloads, at = {}, token_bytes
     for version, size in zip(read, sizes, strict=True):
@@ -272,15 +270,13 @@ def _split(
 
 
 def _foreign(untrusted: object) -> tuple[str, ...]:
-    names = untrusted_json.array(untrusted, "foreign", MOST_FOREIGN)
+    names = untrusted_json.array(untrusted, "foreign", MAX_REJECTED)
     return tuple(untrusted_json.text(name, "a foreign name", FOREIGN_CHARACTERS) for name in names)
 
 
 def _timings(untrusted: object) -> dict[str, float]:
     members = untrusted_json.record(untrusted, "timings", PHASES)
-    return {
-        phase: untrusted_json.number(spent, "timings", _MOST_DURATION) for phase, spent in members.items()
-    }
+    return {phase: untrusted_json.number(spent, "timings", _MAX_DURATION) for phase, spent in members.items()}
 
 
 def nonce(untrusted: object) -> str:

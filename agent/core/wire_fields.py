@@ -10,7 +10,7 @@ from typing import Final, TypeAlias
 
 from agent.core.errors import Failure, Fault, Step
 from agent.core.rotation import Entry, Reading, Unread
-from agent.core.secret import Facts
+from agent.core.secret import SecretMetadata
 from common import untrusted_json
 from common.names import SecretName, Version, parse_version, strip_prefix
 from common.untrusted_json import MalformedError
@@ -18,13 +18,13 @@ from common.untrusted_json import MalformedError
 SERVICES: Final = ("keystone", "barbican")
 OUTCOMES: Final = ("ok", "refused", "failed")
 """Of a call: answered; answered with 401, 403 or 404; any other answer, or none."""
-MOST_ENTRIES: Final = 200
-MOST_PAYLOAD: Final = 64 * 1024
+MAX_ENTRIES: Final = 200
+MAX_PAYLOAD: Final = 64 * 1024
 FAILURE_CHARACTERS: Final = 500
 CONTENT_TYPE_CHARACTERS: Final = 128
-MOST_RETRY_AFTER: Final = 30 * 86_400.0
+MAX_RETRY_AFTER: Final = 30 * 86_400.0
 _FULL_NAME_CHARACTERS: Final = 300
-_MOST_CALLS: Final = 1_000_000
+_MAX_CALLS: Final = 1_000_000
 LAST_TIME: Final = 253_402_300_799.0
 """The end of the year 9999 as Unix time."""
 
@@ -41,7 +41,7 @@ def calls(untrusted: object) -> dict[str, dict[str, int]]:
     """Return a count of calls, or raise MalformedError."""
     return {
         service: {
-            outcome: untrusted_json.whole(count, "calls", _MOST_CALLS)
+            outcome: untrusted_json.integer(count, "calls", _MAX_CALLS)
             for outcome, count in untrusted_json.record(outcomes, "calls", OUTCOMES).items()
         }
         for service, outcomes in untrusted_json.record(untrusted, "calls", SERVICES).items()
@@ -57,7 +57,7 @@ def reading_out(vps_id: str, reading: Reading) -> dict[str, object]:
     }
 
 
-def facts_out(vps_id: str, facts: Facts) -> dict[str, object]:
+def facts_out(vps_id: str, facts: SecretMetadata) -> dict[str, object]:
     """Return facts as JSON members, with the full name."""
     return {
         "name": f"{vps_id}/{facts.name}",
@@ -77,13 +77,13 @@ def reading(untrusted: object, vps_id: str, known: frozenset[Version]) -> Readin
     """
     members = untrusted_json.record(untrusted, "reading", ("entries", "read", "unread"))
     entries = tuple(
-        _entry(item, vps_id) for item in untrusted_json.array(members["entries"], "entries", MOST_ENTRIES)
+        _entry(item, vps_id) for item in untrusted_json.array(members["entries"], "entries", MAX_ENTRIES)
     )
     listed: dict[Version, set[SecretName]] = {}
     for entry in entries:
         listed.setdefault(entry.version, set()).add(entry.name)
-    read: dict[Version, Facts] = {}
-    for item in untrusted_json.array(members["read"], "read", MOST_ENTRIES):
+    read: dict[Version, SecretMetadata] = {}
+    for item in untrusted_json.array(members["read"], "read", MAX_ENTRIES):
         facts = facts_in(item, vps_id)
         if facts.version in read:
             raise MalformedError("a version was read twice")
@@ -112,15 +112,15 @@ def _entry(untrusted: object, vps_id: str) -> Entry:
     return Entry(_name(pair[0], vps_id), version(pair[1]))
 
 
-def facts_in(untrusted: object, vps_id: str) -> Facts:
+def facts_in(untrusted: object, vps_id: str) -> SecretMetadata:
     """Return the facts of one version of this VPS's, or raise MalformedError."""
     members = untrusted_json.record(
         untrusted, "facts", ("name", "version", "size", "contentType", "created", "expires")
     )
-    return Facts(
+    return SecretMetadata(
         _name(members["name"], vps_id),
         version(members["version"]),
-        untrusted_json.whole(members["size"], "size", MOST_PAYLOAD),
+        untrusted_json.integer(members["size"], "size", MAX_PAYLOAD),
         untrusted_json.text(members["contentType"], "contentType", CONTENT_TYPE_CHARACTERS),
         untrusted_json.number(members["created"], "created", LAST_TIME),
         moment(members["expires"], "expires"),
@@ -159,8 +159,8 @@ def failure(untrusted: object) -> Failure:
         Fault(_one_of(members["fault"], "fault", Fault)),
         untrusted_json.text(members["tried"], "tried", FAILURE_CHARACTERS),
         untrusted_json.text(members["advice"], "advice", FAILURE_CHARACTERS),
-        None if status is None else untrusted_json.whole(status, "status", 999),
-        None if retry_after is None else untrusted_json.number(retry_after, "retryAfter", MOST_RETRY_AFTER),
+        None if status is None else untrusted_json.integer(status, "status", 999),
+        None if retry_after is None else untrusted_json.number(retry_after, "retryAfter", MAX_RETRY_AFTER),
     )
 
 

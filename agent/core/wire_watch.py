@@ -21,16 +21,16 @@ if TYPE_CHECKING:
 
 LOOK_S: Final = 15.0
 """The most that one look takes, whatever the server does; a login, where one is needed, included."""
-LONGEST_LIFETIME_S: Final = 4000.0
+MAX_LIFETIME_S: Final = 4000.0
 """The longest watch; RuntimeMaxSec= of vps-secrets-fetch@.service is longer."""
 
 ETAG, DIGEST = "etag:", "sha256:"
 _SEEN: Final = re.compile(r'etag:"[!#-~]{0,200}"|sha256:[0-9a-f]{64}')  # RFC 9110, 8.8.3, less obs-text
-_MOST_HEADER: Final = 16 * 1024
-_MOST_COUNT: Final = 1_000_000
+_MAX_HEADER: Final = 16 * 1024
+_MAX_COUNT: Final = 1_000_000
 
-WATCH: Final = wire.Bounds(b"W", _MOST_HEADER, wire.MOST_TOKEN_STATE)
-SIGHT: Final = wire.Bounds(b"S", _MOST_HEADER, 0)
+WATCH: Final = wire.Bounds(b"W", _MAX_HEADER, wire.MAX_TOKEN_STATE)
+SIGHT: Final = wire.Bounds(b"S", _MAX_HEADER, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class Watch:
 
 
 @dataclass(frozen=True, slots=True)
-class Sight:
+class WatchResult:
     """How a watch ended: exactly one of ``seen`` and ``failure``. ``looks`` and ``logins`` count requests."""
 
     nonce: str
@@ -94,7 +94,7 @@ def decode_watch(untrusted: bytes) -> Watch:
     raise WireError(f"watch: {rule}")
 
 
-def encode_sight(sight: Sight) -> bytes:
+def encode_sight(sight: WatchResult) -> bytes:
     """Return the message for serve; whether it keeps the bounds is for :func:`decode_sight` to say."""
     header = {
         "nonce": sight.nonce,
@@ -106,7 +106,7 @@ def encode_sight(sight: Sight) -> bytes:
     return wire.frame(SIGHT, header, ())
 
 
-def decode_sight(untrusted: bytes, watch: Watch) -> Sight:
+def decode_sight(untrusted: bytes, watch: Watch) -> WatchResult:
     """Return the reply to ``watch``.
 
     Raises:
@@ -126,19 +126,19 @@ def _watch(untrusted_header: bytes, token_state: bytes) -> Watch:
         "the header",
         ("nonce", "seen", "interval", "lifetime"),
     )
-    interval = untrusted_json.number(header["interval"], "interval", LONGEST_LIFETIME_S)
+    interval = untrusted_json.number(header["interval"], "interval", MAX_LIFETIME_S)
     if interval == 0:
         raise MalformedError("interval is zero")
     return Watch(
         wire.nonce(header["nonce"]),
         None if header["seen"] is None else _seen(header["seen"]),
         interval,
-        untrusted_json.number(header["lifetime"], "lifetime", LONGEST_LIFETIME_S),
+        untrusted_json.number(header["lifetime"], "lifetime", MAX_LIFETIME_S),
         token_state,
     )
 
 
-def _sight(untrusted_header: bytes, watch: Watch) -> Sight:
+def _sight(untrusted_header: bytes, watch: Watch) -> WatchResult:
     header = untrusted_json.record(
         untrusted_json.parse(untrusted_header, "the header"),
         "the header",
@@ -148,12 +148,12 @@ def _sight(untrusted_header: bytes, watch: Watch) -> Sight:
         raise MalformedError("it answers another request")
     if (header["seen"] is None) is (header["failure"] is None):
         raise MalformedError("it has not exactly one of seen and failure")
-    return Sight(
+    return WatchResult(
         watch.nonce,
         None if header["seen"] is None else _seen(header["seen"]),
         None if header["failure"] is None else wire_fields.failure(header["failure"]),
-        untrusted_json.whole(header["looks"], "looks", _MOST_COUNT),
-        untrusted_json.whole(header["logins"], "logins", _MOST_COUNT),
+        untrusted_json.integer(header["looks"], "looks", _MAX_COUNT),
+        untrusted_json.integer(header["logins"], "logins", _MAX_COUNT),
     )
 
 

@@ -23,7 +23,7 @@ from agent.config import reader as configuration
 from agent.core import wire, wire_watch
 from agent.core.errors import CloudError, Failure, Fault, Step, WireError
 from agent.core.wire_fields import SERVICES
-from agent.core.wire_watch import Sight, Watch
+from agent.core.wire_watch import Watch, WatchResult
 from common.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def _watch(config: Config, asked: Watch) -> int:
 
     if config.beacon is None:
         failure = _no_configuration("watch the beacon", "beacon.url is not set any more: reload the agent")
-        return _told(Sight(asked.nonce, None, failure, 0, 0))
+        return _told(WatchResult(asked.nonce, None, failure, 0, 0))
     tokens = None
     if config.beacon.auth == "keystone":
         from agent.fetch.token import Token  # noqa: PLC0415  # keystoneauth1 is heavy, in a process that stays
@@ -88,7 +88,7 @@ def _watch(config: Config, asked: Watch) -> int:
         try:
             tokens = Token(config, config.beacon.url, asked.token_state)
         except CloudError as error:
-            return _told(Sight(asked.nonce, None, error.failure, 0, 0))
+            return _told(WatchResult(asked.nonce, None, error.failure, 0, 0))
     sight = beacon.watch(beacon.Beacon(config, tokens), asked, _has_gone, tokens)
     status = EXIT_REPLIED if sight is None else _told(sight)
     if threading.active_count() > 1:
@@ -97,7 +97,7 @@ def _watch(config: Config, asked: Watch) -> int:
     return status
 
 
-def _told(sight: Sight) -> int:
+def _told(sight: WatchResult) -> int:
     if sight.failure is not None:
         LOG.debug("%s", sight.failure)  # serve warns, once for many
     return EXIT_REPLIED if _write(wire_watch.encode_sight(sight)) else EXIT_FAILED
@@ -143,7 +143,7 @@ def _report(reply: Reply, clock: str) -> None:
         reading = reply.reading
         LOG.info(
             "%d entries, %d read, %d unread, %d refused; %d calls to Keystone, %d to Barbican",
-            *(len(reading.entries), len(reading.read), len(reading.unread), len(reply.foreign)),
+            *(len(reading.entries), len(reading.read), len(reading.unread), len(reply.rejected)),
             *(sum(reply.calls[service].values()) for service in SERVICES),
         )
         if reply.listed is False:
@@ -158,7 +158,7 @@ def _misconfigured(request: Request | Watch, path: Path) -> bytes:
     )
     failure = _no_configuration(f"read {ascii(str(path))[:300]}", advice)
     if isinstance(request, Watch):
-        return wire_watch.encode_sight(Sight(request.nonce, None, failure, 0, 0))
+        return wire_watch.encode_sight(WatchResult(request.nonce, None, failure, 0, 0))
     from agent.fetch.cycle import refused  # noqa: PLC0415  # as in _cycle
 
     return wire.encode_reply(refused(request, failure))

@@ -16,7 +16,7 @@ from keystoneauth1.adapter import Adapter
 from agent.core.errors import CloudError, Failure, Fault, Step
 from agent.core.rotation import Entry
 from agent.core.wire import FOREIGN_CHARACTERS
-from agent.core.wire_fields import MOST_ENTRIES
+from agent.core.wire_fields import MAX_ENTRIES
 from common import untrusted_json
 from common.names import Version, parse_version, strip_prefix
 from common.untrusted_json import MalformedError
@@ -36,7 +36,7 @@ class Listing:
 
     entries: tuple[Entry, ...]
     elsewhere: frozenset[Version]
-    foreign: tuple[str, ...]
+    rejected: tuple[str, ...]
 
     def has_double(self) -> bool:
         """Tell whether a name stands there twice: a rotation is under way."""
@@ -85,23 +85,23 @@ def parse_listing(untrusted: bytes, base: str, vps_id: str, container: Container
     places = _places(base, container)
     entries: dict[Entry, None] = {}
     elsewhere: set[Version] = set()
-    foreign: list[str] = []
-    for item in untrusted_json.array(members.get("secret_refs"), "secret_refs", MOST_ENTRIES):
+    rejected: list[str] = []
+    for item in untrusted_json.array(members.get("secret_refs"), "secret_refs", MAX_ENTRIES):
         entry = untrusted_json.mapping(item, "an entry")
         untrusted_name = entry.get("name")
         shown = untrusted_name if isinstance(untrusted_name, str) else "(entry without a name)"
         version = parse_version(_last_segment(entry.get("secret_ref")))
         name = strip_prefix(vps_id, shown)
         if name is None:
-            foreign.append(untrusted_json.printable(shown, FOREIGN_CHARACTERS))
+            rejected.append(untrusted_json.printable(shown, FOREIGN_CHARACTERS))
             continue
         if version is None:
             raise MalformedError("a reference does not end in a UUID")
         entries[Entry(name, version)] = None
         if _place(entry.get("secret_ref"), f"/secrets/{version}") not in places:
             elsewhere.add(version)
-            foreign.append(_elsewhere(shown))
-    return Listing(tuple(entries), frozenset(elsewhere), tuple(foreign))
+            rejected.append(_elsewhere(shown))
+    return Listing(tuple(entries), frozenset(elsewhere), tuple(rejected))
 
 
 def _elsewhere(name: str) -> str:

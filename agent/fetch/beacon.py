@@ -1,7 +1,7 @@
 """The beacon: conditional requests on one connection until what is seen differs, and nothing more.
 
 Standard library only, since this process lives for an hour. Invariants: nothing that the server says but
-one validator leaves this module; no redirect is followed; little more than :data:`MOST_BODY` bytes of a body
+one validator leaves this module; no redirect is followed; little more than :data:`MAX_BODY` bytes of a body
 are read, and they are thrown away; a look that outlasts ``LOOK_S`` ends the watch. The URL's query, which may
 be a signature, is in no text.
 """
@@ -22,7 +22,7 @@ from agent import __version__
 from agent.config.beacon import shown
 from agent.core import schedule
 from agent.core.errors import CloudError, Failure, Fault, Step
-from agent.core.wire_watch import DIGEST, ETAG, LOOK_S, Sight, is_seen
+from agent.core.wire_watch import DIGEST, ETAG, LOOK_S, WatchResult, is_seen
 from agent.fetch import network_errors
 from agent.fetch.verdict import retry_after_of
 from common import untrusted_json
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
             """Note that the last token was refused."""
 
 
-MOST_BODY: Final = 4096
+MAX_BODY: Final = 4096
 _OK, _NOT_MODIFIED, _UNAUTHORIZED, _NOT_FOUND = 200, 304, 401, 404
 _UNIFORM: Final = random.SystemRandom().uniform
 
@@ -101,7 +101,7 @@ class Beacon:
             retry_after = retry_after_of(answer.retry_after, time.time())
             return self._failure(self._advice(answer.status), answer.status, retry_after)
         if answer.body is None:
-            advice = f"the answer is longer than {MOST_BODY} bytes, so it is no beacon: check the address"
+            advice = f"the answer is longer than {MAX_BODY} bytes, so it is no beacon: check the address"
             return self._failure(advice, answer.status)
         # Last-Modified is not used: it can't tell two touches of one second apart
         etag = answer.etag.removeprefix("W/")
@@ -155,17 +155,17 @@ class Beacon:
 
     def _take(self, response: http.client.HTTPResponse) -> _Answer:
         """Return an answer with as much of its body as a beacon may have; any rest ends the connection."""
-        untrusted = response.read(MOST_BODY + 1)
+        untrusted = response.read(MAX_BODY + 1)
         whole = response.isclosed() or not response.read(1)
         if not whole or response.will_close:
             self.close()
-        if response.status == _OK and len(untrusted) <= MOST_BODY and response.length:
+        if response.status == _OK and len(untrusted) <= MAX_BODY and response.length:
             raise http.client.IncompleteRead(b"")
         return _Answer(
             response.status,
             response.headers.get("ETag", ""),
             response.headers.get("Retry-After"),
-            untrusted if whole and len(untrusted) <= MOST_BODY else None,
+            untrusted if whole and len(untrusted) <= MAX_BODY else None,
         )
 
     def _connect(self) -> http.client.HTTPConnection:
@@ -185,7 +185,7 @@ class Beacon:
 
 def watch(
     beacon: Beacon, asked: Watch, has_gone: Callable[[float], bool], tokens: TokenSource | None = None
-) -> Sight | None:
+) -> WatchResult | None:
     """Look until there is something to tell; None where nobody is left to tell it.
 
     ``has_gone`` waits so many seconds and tells whether serve has closed its end meanwhile.
@@ -196,7 +196,7 @@ def watch(
         pause = schedule.look(asked.interval, _UNIFORM)
         if found != asked.seen or time.monotonic() + pause > end:
             seen, failure = (None, found) if isinstance(found, Failure) else (found, None)
-            return Sight(asked.nonce, seen, failure, beacon.looks, tokens.logins if tokens else 0)
+            return WatchResult(asked.nonce, seen, failure, beacon.looks, tokens.logins if tokens else 0)
         if has_gone(pause):
             return None
 

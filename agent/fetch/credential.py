@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from agent.config.model import CredentialSource
 
-_MOST_BYTES: Final = 64 * 1024
+_MAX_BYTES: Final = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,15 +95,15 @@ def _read(descriptor: int, where: str, *, from_systemd: bool = False) -> Private
     try:
         status = os.fstat(descriptor)
         if stat.S_ISREG(status.st_mode):
-            content = os.pread(descriptor, _MOST_BYTES + 1, 0)
+            content = os.pread(descriptor, _MAX_BYTES + 1, 0)
         else:
             problem = "it must be a regular file; a pipe or directory is not"
     except OSError as error:
         problem = f"it can't be read ({error.strerror})"
     if problem:
         refuse(where, problem)
-    if len(content) > _MOST_BYTES:
-        refuse(where, f"it is larger than {_MOST_BYTES} bytes, so it is not the file meant")
+    if len(content) > _MAX_BYTES:
+        refuse(where, f"it is larger than {_MAX_BYTES} bytes, so it is not the file meant")
     by_acl = (status.st_mode & 0o777, status.st_uid, status.st_gid) == (0o440, 0, 0)
     return PrivateFile(content, None if from_systemd and by_acl else _exposed(status))
 

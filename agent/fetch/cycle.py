@@ -17,7 +17,7 @@ from keystoneauth1.session import Session
 
 from agent import __version__
 from agent.core.rotation import Reading, Unread
-from agent.core.wire import FOREIGN_CHARACTERS, MOST_FOREIGN, PHASES, Reply
+from agent.core.wire import FOREIGN_CHARACTERS, MAX_REJECTED, PHASES, Reply
 from agent.core.wire_fields import FAILURE_CHARACTERS, no_calls
 from agent.fetch import barbican, classify, expiry, login
 from agent.fetch.transport import Transport, late
@@ -97,7 +97,7 @@ class Cycle:
             self._ask_expiry = lambda: expiry.learn(prepared, session, self._expiry, time.time())
         with self._timed("list"):
             listing = barbican.read_listing(session, base, self._config)
-        self._foreign = listing.foreign
+        self._foreign = listing.rejected
         wanted = self._wanted(listing)
         if not wanted:
             return Reading(listing.entries, {}, _elsewhere(listing, self._request.known))
@@ -143,16 +143,16 @@ class Cycle:
     def _combine(self, listing: Listing, outcome: Outcome) -> Reading:
         """Return what the listing and the payloads come to."""
         self._outcome = outcome
-        entries, foreign = [], list(listing.foreign)
+        entries, rejected = [], list(listing.rejected)
         for entry in listing.entries:
             full, facts = f"{self._config.vps_id}/{entry.name}", outcome.read.get(entry.version)
             if entry.version in outcome.misnamed:
-                foreign.append(_misnamed(full, outcome.misnamed[entry.version]))
+                rejected.append(_misnamed(full, outcome.misnamed[entry.version]))
             elif facts is not None and facts.name != entry.name:
-                foreign.append(_misnamed(full, f"{self._config.vps_id}/{facts.name}"))
+                rejected.append(_misnamed(full, f"{self._config.vps_id}/{facts.name}"))
             else:
                 entries.append(entry)
-        self._foreign = tuple(foreign)
+        self._foreign = tuple(rejected)
         left = {entry.version for entry in entries}
         unread = {version: reason for version, reason in outcome.unread.items() if version in left}
         read = {version: facts for version, facts in outcome.read.items() if version in left}
@@ -167,7 +167,7 @@ class Cycle:
             reading=reading,
             failure=failure and _told(failure),
             payloads={version: payloads[version] for version in (reading.read if reading else {})},
-            foreign=self._foreign[:MOST_FOREIGN],
+            rejected=self._foreign[:MAX_REJECTED],
             listed=self._outcome.listed if self._outcome else None,
             calls=self._transport.calls() if self._transport else no_calls(),
             timings=dict(self._timings),

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from keystoneauth1 import exceptions as keystone_errors
 
 from agent.core.errors import CloudError
-from agent.core.wire import MOST_TOKEN_STATE
+from agent.core.wire import MAX_TOKEN_STATE
 from agent.core.wire_fields import LAST_TIME
 from common import untrusted_json
 from common.untrusted_json import MalformedError
@@ -53,7 +53,7 @@ def enclose(token_state: bytes, expiry: Expiry) -> bytes:
     if not token_state:
         return token_state
     enclosed = json.dumps(json.loads(token_state) | {"expiry": astuple(expiry)}).encode()
-    return enclosed if len(enclosed) <= MOST_TOKEN_STATE else token_state
+    return enclosed if len(enclosed) <= MAX_TOKEN_STATE else token_state
 
 
 def learn(login: Login, session: Any, known: Expiry, now: float) -> Expiry:

@@ -15,7 +15,7 @@ from keystoneauth1.identity import v3
 
 from agent.config.model import Method
 from agent.core.errors import CloudError, Failure, Fault, Step
-from agent.core.wire import MOST_TOKEN_STATE
+from agent.core.wire import MAX_TOKEN_STATE
 from agent.fetch.credential import read_secret, refuse
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def give_back(login: Login) -> bytes:
     if state is None:
         return b""
     kept = json.dumps({"credential": login.plugin.get_cache_id(), "state": state}).encode()
-    return kept if len(kept) <= MOST_TOKEN_STATE else b""
+    return kept if len(kept) <= MAX_TOKEN_STATE else b""
 
 
 def _own(keystone: Keystone, environ: Mapping[str, str]) -> Login:

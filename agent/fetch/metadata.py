@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 PAGE: Final = 100
 """The most that Barbican gives in one answer."""
-MOST_LISTED: Final = 300
+MAX_LISTED: Final = 300
 """How many of the newest secrets are looked through; the rest is asked for one by one."""
-_MOST_TOTAL: Final = 2**53
+_MAX_TOTAL: Final = 2**53
 
 
 class Api:
@@ -57,7 +57,7 @@ def read_list(api: Api, wanted: Collection[Version]) -> dict[Version, Secret]:
         CloudError, MalformedError, or an error of keystoneauth1.
     """
     found: dict[Version, Secret] = {}
-    for offset in range(0, MOST_LISTED, PAGE):
+    for offset in range(0, MAX_LISTED, PAGE):
         page = api.get(
             "secrets",
             {"acl_only": "true", "sort": "created:desc", "limit": str(PAGE), "offset": str(offset)},
@@ -67,7 +67,7 @@ def read_list(api: Api, wanted: Collection[Version]) -> dict[Version, Secret]:
             version = parse_version(str(secret.get("secret_ref")).rpartition("/")[2])
             if version is not None and version in wanted:
                 found |= _metadata(api, version, secret)
-        total = untrusted_json.whole(page.get("total"), "total", _MOST_TOTAL)
+        total = untrusted_json.integer(page.get("total"), "total", _MAX_TOTAL)
         if len(found) == len(wanted) or offset + PAGE >= total:
             break
     return found

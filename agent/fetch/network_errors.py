@@ -38,7 +38,7 @@ _NONE: Final = Foreign()
 
 
 def failure(
-    error: BaseException, tried: str, foreign: Foreign = _NONE, ca_key: str = "keystone.ca_file"
+    error: BaseException, tried: str, rejected: Foreign = _NONE, ca_key: str = "keystone.ca_file"
 ) -> Failure:
     """Return why a request had no answer: name resolution, connection or TLS.
 
@@ -57,10 +57,10 @@ def failure(
         if type(cause).__name__ == "CertificateError":  # urllib3 before 2 compares the names itself
             step, advice = Step.TLS, _CERTIFICATE[62]
             break
-        if isinstance(cause, (ssl.SSLError, *foreign.tls)):
+        if isinstance(cause, (ssl.SSLError, *rejected.tls)):
             step, advice = Step.TLS, "the TLS handshake failed: check that the address speaks TLS"
             continue  # urllib3's own wraps the one that tells more
-        if isinstance(cause, (TimeoutError, *foreign.timeouts)):
+        if isinstance(cause, (TimeoutError, *rejected.timeouts)):
             advice = "no answer in time: check the service, the way to it and firewalls"
         elif isinstance(cause, OSError) and cause.errno is not None and cause.errno in errno.errorcode:
             advice = (

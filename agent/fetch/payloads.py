@@ -17,9 +17,9 @@ from barbicanclient.v1.secrets import SecretManager
 
 from agent.core.errors import CloudError, Failure, Fault, Step
 from agent.core.rotation import Unread
-from agent.core.secret import Facts
-from agent.core.wire import MOST_PAYLOADS
-from agent.core.wire_fields import CONTENT_TYPE_CHARACTERS, MOST_PAYLOAD
+from agent.core.secret import SecretMetadata
+from agent.core.wire import MAX_PAYLOAD_BYTES
+from agent.core.wire_fields import CONTENT_TYPE_CHARACTERS, MAX_PAYLOAD
 from agent.fetch import classify
 from agent.fetch.metadata import Api, read_list
 from common import untrusted_json
@@ -42,7 +42,7 @@ class Outcome:
     ``listed`` tells whether Barbican gave the list of metadata, None where it was not asked for.
     """
 
-    read: dict[Version, Facts] = field(default_factory=dict)
+    read: dict[Version, SecretMetadata] = field(default_factory=dict)
     payloads: dict[Version, bytes] = field(default_factory=dict, repr=False)
     unread: dict[Version, Unread] = field(default_factory=dict)
     misnamed: dict[Version, str] = field(default_factory=dict)
@@ -65,7 +65,7 @@ class _Misnamed:
     shown: str
 
 
-type_of_one = tuple[Facts, bytes] | Unread | _Misnamed
+type_of_one = tuple[SecretMetadata, bytes] | Unread | _Misnamed
 
 
 def read_payloads(source: Source, wanted: Mapping[Version, frozenset[SecretName]]) -> Outcome:
@@ -114,7 +114,7 @@ def _add(outcome: Outcome, version: Version, result: type_of_one) -> None:
         outcome.unread[version] = result
     elif isinstance(result, _Misnamed):
         outcome.misnamed[version] = result.shown
-    elif sum(map(len, outcome.payloads.values())) + len(result[1]) > MOST_PAYLOADS:
+    elif sum(map(len, outcome.payloads.values())) + len(result[1]) > MAX_PAYLOAD_BYTES:
         outcome.unread[version] = Unread.FAILED
     else:
         outcome.read[version], outcome.payloads[version] = result
@@ -160,9 +160,9 @@ def _one(
     payload = secrets.get(reference, payload_content_type=_OCTETS).payload
     if payload is None:
         return Unread.ABSENT
-    if not isinstance(payload, bytes) or not 0 < len(payload) <= MOST_PAYLOAD:
+    if not isinstance(payload, bytes) or not 0 < len(payload) <= MAX_PAYLOAD:
         raise MalformedError("a payload is empty or too large")
-    return Facts(name, version, len(payload), content_type, created, expires), payload
+    return SecretMetadata(name, version, len(payload), content_type, created, expires), payload
 
 
 def _time(untrusted: object) -> float | None:

@@ -1,7 +1,7 @@
 """The only way out: one requests session whose every answer is bounded, whole and judged.
 
 Owns the deadline of the cycle, the count of calls by service and outcome, and what was tried last.
-Invariants: no body is longer than :data:`MOST_BODY`; a body that is shorter than announced, or compressed, or
+Invariants: no body is longer than :data:`MAX_BODY`; a body that is shorter than announced, or compressed, or
 of unknown length is refused; no redirect is followed; nothing comes from the environment (proxies, CA
 bundles, .netrc): a variable left by somebody else must not decide to whom a credential is sent, and the
 agent's file has no proxy setting.
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from agent.config.model import FetchSettings
     from agent.core.wire_fields import Calls
 
-MOST_BODY: Final = 1024 * 1024
+MAX_BODY: Final = 1024 * 1024
 _SERVICE: Final = {True: "keystone", False: "barbican"}  # by whether a request goes to Keystone
 _LIBRARY_ERRORS: Final = (
     requests.RequestException,
@@ -166,13 +166,13 @@ def _body(response: requests.Response) -> bytes:
     size = 0
     whole = False
     with contextlib.suppress(*_CUT_OFF):
-        while size <= MOST_BODY and (part := response.raw.read(MOST_BODY + 1 - size, decode_content=False)):
+        while size <= MAX_BODY and (part := response.raw.read(MAX_BODY + 1 - size, decode_content=False)):
             parts.append(part)
             size += len(part)
         whole = chunked or announced in {None, str(size)}
-    if size > MOST_BODY:
+    if size > MAX_BODY:
         response.close()
-        raise _UnusableBodyError(f"the answer is longer than {MOST_BODY} bytes: check the address")
+        raise _UnusableBodyError(f"the answer is longer than {MAX_BODY} bytes: check the address")
     if not whole:
         raise _UnusableBodyError("the answer was cut off on the way")
     if announced is None and not chunked and response.ok and size:

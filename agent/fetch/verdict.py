@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from agent.core.errors import Failure, Fault, Step
-from agent.core.wire_fields import MOST_RETRY_AFTER
+from agent.core.wire_fields import MAX_RETRY_AFTER
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -118,9 +118,9 @@ def retry_after_of(untrusted: str | None, now: float) -> float | None:
     if untrusted is None:
         return None
     if untrusted.isascii() and untrusted.isdigit():
-        return min(float(untrusted[:12]), MOST_RETRY_AFTER)
+        return min(float(untrusted[:12]), MAX_RETRY_AFTER)
     at = _date(untrusted)
-    return None if at is None else min(max(0.0, at - now), MOST_RETRY_AFTER)
+    return None if at is None else min(max(0.0, at - now), MAX_RETRY_AFTER)
 
 
 def skew_of(untrusted_date: str | None, now: float) -> float | None:

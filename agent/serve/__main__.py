@@ -23,7 +23,7 @@ from agent.serve import unconfigured
 from agent.serve.daemon import Daemon
 from agent.serve.host import accounts, hardening, logs
 from agent.serve.host.fdstore import Inherited, inherit
-from common.errors import AgentError, ConfigurationError
+from common.errors import ConfigurationError, VpsSecretsError
 
 if TYPE_CHECKING:
     from agent.config.model import Config
@@ -66,7 +66,7 @@ def main(arguments: list[str] | None = None) -> int:
     logs.set_up(config.log.level)
     try:
         asyncio.run(_run(config, inherited))
-    except AgentError as error:
+    except VpsSecretsError as error:
         logging.getLogger("agent").error("%s", error)  # noqa: TRY400  # no traceback
         return 1
     return 0

@@ -27,15 +27,15 @@ from agent.serve.host import accounts, clock, logs, rotation_trigger
 from agent.serve.host.fdstore import DescriptorStore
 from agent.serve.host.listener import BACKLOG, listening
 from agent.serve.host.notify import Systemd
-from agent.serve.http.limits import Crowd
+from agent.serve.http.limits import CallerLimits
 from agent.serve.http.server import Server
 from agent.serve.state import State
-from agent.serve.store.handover import Keeping
+from agent.serve.store.handover import Handover
 from agent.serve.store.index import Owner
 from agent.serve.store.store import Store
 from agent.serve.sync import fetch_client, freshness
 from agent.serve.sync.beacon_watch import Beacon
-from agent.serve.sync.refresher import Keeper, Refreshed
+from agent.serve.sync.refresher import Refreshed, Refresher
 from common.errors import ConfigurationError, Mistake
 
 if TYPE_CHECKING:
@@ -55,15 +55,15 @@ class Daemon:
     def __init__(self, config: Config, inherited: Inherited) -> None:
         self._inherited: Final = inherited
         self._descriptors: Final = DescriptorStore()
-        self._keeping: Final = Keeping(self._descriptors, Owner.of(config.vps_id, config.container.id))
-        store = Store(self._keeping)
+        self._handover: Final = Handover(self._descriptors, Owner.of(config.vps_id, config.container.id))
+        store = Store(self._handover)
         self._state = State(config, accounts.grants_of(config.grants), store, clock.boot())
-        adopted = self._keeping.adopt(inherited.kept)
+        adopted = self._handover.adopt(inherited.kept)
         store.adopt(adopted)
         self._refused: Final = adopted.refused
         self._systemd: Final = Systemd()
-        self._keeper: Final = Keeper(self._state, fetch_client.fetch, self._told)
-        self._beacon: Final = Beacon(self._state, fetch_client.watch, self._keeper.signal)
+        self._refresher: Final = Refresher(self._state, fetch_client.fetch, self._on_cycle_end)
+        self._beacon: Final = Beacon(self._state, fetch_client.watch, self._refresher.signal)
         self._stop: Final = asyncio.Event()
         self._started: Final = config
         self._first: Final = None if store.snapshot else 1  # a first reading is no rotation
@@ -84,8 +84,8 @@ class Daemon:
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, self._stop.set)
             loop.add_signal_handler(signal.SIGHUP, self._reload)
-            await self._keeping.check()
-            self._keeper.drop_overdue()
+            await self._handover.check()
+            self._refresher.drop_overdue()
             servers = self._servers()
             for server in servers:
                 server.accept(listeners[server.door.name])
@@ -93,7 +93,7 @@ class Daemon:
             await self._open_credentials(stack)
             self._say_hello()
             gc.freeze()  # what the start has made stays; looking through it for garbage would slow reads
-            parts = (self._keeper.run(), self._beacon.run(), self._systemd.beat(self._beat))
+            parts = (self._refresher.run(), self._beacon.run(), self._systemd.beat(self._beat))
             tasks = [asyncio.create_task(part) for part in parts]
             stack.push_async_callback(_cancel, tasks)
             await self._stop.wait()
@@ -119,7 +119,7 @@ class Daemon:
                 freshness.age(state),
             )
             self._systemd.cycle_ended(freshness.line(state))
-        elif why_not := self._keeping.why_not_at_all():
+        elif why_not := self._handover.why_not_at_all():
             _log.info("a restart will read everything from Barbican again: %s", why_not)
 
     def _listeners(self, stack: contextlib.AsyncExitStack) -> dict[str, socket.socket]:
@@ -149,10 +149,10 @@ class Daemon:
 
     def _servers(self) -> tuple[Server, ...]:
         state = self._state
-        control = ControlDoor(state, self._keeper.refresh)
+        control = ControlDoor(state, self._refresher.refresh)
         return (
-            Server(AppDoor(state), Crowd(state.config.app.limits), state.traffic),
-            Server(control, Crowd(state.config.control.limits), state.traffic),
+            Server(AppDoor(state), CallerLimits(state.config.app.limits), state.traffic),
+            Server(control, CallerLimits(state.config.control.limits), state.traffic),
         )
 
     def _reload(self) -> None:
@@ -174,7 +174,7 @@ class Daemon:
                 _log.warning("%s", warning)
             _log.info("configuration loaded again: grants: %d", len(config.grants))
             self._beacon.reload()
-        self._keeper.ask()
+        self._refresher.ask()
 
     def _same_vps(self, config: Config) -> Config:
         """Refuse a reload that makes this the agent of another VPS: what is held is not that one's."""
@@ -205,7 +205,7 @@ class Daemon:
         ]
         return tuple(f"{name} has changed; restart the agent for it to take effect" for name in changed)
 
-    def _told(self, refreshed: Refreshed) -> None:
+    def _on_cycle_end(self, refreshed: Refreshed) -> None:
         """Tell systemd how a cycle ended, and units that can't watch what changed."""
         if refreshed.changed and refreshed.generation != self._first:
             rotation_trigger.tell(refreshed.changed, self._state.grants)
@@ -215,7 +215,7 @@ class Daemon:
 
     def _beat(self) -> str:
         """Have done what is due after a suspension, and return the line for ``systemctl status``."""
-        self._keeper.look()
+        self._refresher.look()
         return freshness.line(self._state)
 
     def _warn_of_expiry(self) -> None:

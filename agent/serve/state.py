@@ -1,4 +1,4 @@
-"""What the doors may look at: one object, written by the daemon and the keeper, read by everybody else."""
+"""What the doors may look at: one object, written by the daemon and the refresher, read by everybody else."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Traffic:
 
 
 @dataclass(slots=True)
-class Lookout:
+class BeaconStatus:
     """How the watch over the beacon goes. Written by serve/beacon.py only; moments on the boot clock (s).
 
     ``state``, since ``since``: off, starting, watching or failing. ``watched``: a process looks now, and
@@ -61,4 +61,4 @@ class State:
     reloads: int = 0
     warnings: tuple[str, ...] = ()
     traffic: Traffic = field(default_factory=Traffic)
-    beacon: Lookout = field(default_factory=Lookout)
+    beacon: BeaconStatus = field(default_factory=BeaconStatus)

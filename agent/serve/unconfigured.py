@@ -19,7 +19,7 @@ from agent.core.errors import NOT_CONFIGURED, RequestError
 from agent.serve.endpoints import app as app_door
 from agent.serve.endpoints import control as control_door
 from agent.serve.host.notify import Systemd
-from agent.serve.http.limits import Crowd
+from agent.serve.http.limits import CallerLimits
 from agent.serve.http.server import Server
 from agent.serve.state import Traffic
 from common.errors import ConfigurationError
@@ -53,7 +53,7 @@ async def wait(path: Path, sockets: Mapping[str, socket.socket], error: Configur
         stack.callback(beat.cancel)
         for name in (app_door.NAME, control_door.NAME):
             if name in sockets:
-                server = Server(_Refusing(name, problem), Crowd(Limits()), Traffic())
+                server = Server(_Refusing(name, problem), CallerLimits(Limits()), Traffic())
                 server.accept(sockets[name])
                 stack.push_async_callback(server.drain)
         while True:

@@ -23,13 +23,13 @@ from deployer.cloud.errors import ProvisioningError
 if TYPE_CHECKING:
     from keystoneauth1.session import Session
 
-MOST_BYTES: Final = 1024
+MAX_BYTES: Final = 1024
 READABLE: Final = 0o644
 
 
 def content() -> bytes:
     """Return what a touched beacon holds: text that means nothing."""
-    return secrets.token_hex(MOST_BYTES)[: 64 + secrets.randbelow(MOST_BYTES - 64)].encode()
+    return secrets.token_hex(MAX_BYTES)[: 64 + secrets.randbelow(MAX_BYTES - 64)].encode()
 
 
 def touch_file(path: Path) -> None:

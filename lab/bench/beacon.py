@@ -44,7 +44,7 @@ VPSS: Final = 100
 ROTATING: Final = threading.Lock()
 """The testbed's sqlite bears one deployer at a time."""
 TICKS: Final = os.sysconf("SC_CLK_TCK")
-MOST_TOUCHES: Final = 5
+MAX_TOUCHES: Final = 5
 """Of one agent: a sixth poll in this time would meet the bucket, since the first sight is one."""
 
 
@@ -142,7 +142,7 @@ class Touched(threading.Thread):
 
     def run(self) -> None:
         """Touch and wait."""
-        for generation in range(1, MOST_TOUCHES + 1):
+        for generation in range(1, MAX_TOUCHES + 1):
             time.sleep(random.uniform(0, self._interval))  # noqa: S311  # a moment, not a secret
             with ROTATING:
                 self._cloud.deployment.rotate(self.vps, {"JWT_SECRET": generate_value("JWT_SECRET")})
@@ -191,7 +191,7 @@ def reaction(cloud: Cloud, agents: int, interval: float) -> dict[str, float]:
             for at in [first_look(nginx.log, f"/{one.vps.vps_id}", touch)]
         ]
         told = sorted(spent for one in touched for spent in one.told)
-        if len(told) < agents * MOST_TOUCHES:
+        if len(told) < agents * MAX_TOUCHES:
             raise SystemExit("bench: a VPS broke off; its error is above")
     return {
         "samples": len(told),

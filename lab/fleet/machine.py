@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from agent.core import rotation, schedule
 from agent.core.rotation import Entry, Moment, Policy, Progress, Reading
-from agent.core.secret import Facts
+from agent.core.secret import SecretMetadata
 from common.names import SecretName, Version
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ class Generations:
     def __init__(self, names: int, generations: int) -> None:
         self.facts: Final = tuple(
             {
-                name: Facts(
+                name: SecretMetadata(
                     name, Version(str(uuid.UUID(int=1000 * generation + k))), 32, "", generation, None
                 )
                 for k, name in enumerate(SecretName(f"SECRET_{k}") for k in range(names))
@@ -56,7 +56,7 @@ class Machine:
     __slots__ = ("failures", "held", "progress", "settled")
 
     def __init__(self) -> None:
-        self.held: Mapping[SecretName, Facts] = {}
+        self.held: Mapping[SecretName, SecretMetadata] = {}
         self.progress = Progress()
         self.failures = 0
         self.settled = False

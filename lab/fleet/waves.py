@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-MOST_SWING: Final = 0.1
+MAX_SWING: Final = 0.1
 """The standard deviation, beyond what chance gives, that counts as waves: a share of the mean."""
 SURE: Final = 5.0
 """How many of its own standard deviations the dispersion must be above 1."""
@@ -43,7 +43,7 @@ class Waves:
     @property
     def are_there(self) -> bool:
         """Whether the load rises and falls by more than chance, and by enough to matter."""
-        return self.swing > MOST_SWING and self.dispersion > 1 + SURE * math.sqrt(2 / self.windows)
+        return self.swing > MAX_SWING and self.dispersion > 1 + SURE * math.sqrt(2 / self.windows)
 
 
 def waves(load: Sequence[int]) -> Waves:

@@ -109,7 +109,7 @@ class Soak:
         names = itertools.cycle(DEMO_NAMES)
         for _ in itertools.count():
             yield lambda: self._rotate(next(names))
-            yield self._crowd
+            yield self._caller_limits
             yield lambda: self._down("barbican", DOWN_S)
             yield lambda: self._rotate(next(names), next(names))
             yield self._reload
@@ -140,8 +140,8 @@ class Soak:
             self._truth.put(name, value)
         self._cloud.deployment.rotate(self._vps, values)
 
-    def _crowd(self) -> None:
-        self._clients.crowd(50)
+    def _caller_limits(self) -> None:
+        self._clients.caller_limits(50)
         self.done["crowd"] += 1
 
     def _down(self, service: str, seconds: float) -> None:

@@ -61,7 +61,7 @@ class Clients:
         for thread in self._threads:
             thread.join(30)
 
-    def crowd(self, clients: int) -> None:
+    def caller_limits(self, clients: int) -> None:
         """Connect many at once and go away without a word."""
         with contextlib.ExitStack() as stack:
             for _ in range(clients):

@@ -22,14 +22,14 @@ def test_there_is_no_readable_window(cloud: Cloud) -> None:
     other = cloud.vps("vps-window-002", {})
     accounts = cloud.accounts
     colleague = accounts.log_in(accounts.user("colleague", "recruitiq", ("creator", "member")))
-    stranger = accounts.log_in_with(cloud.runtime[other.vps_id].credential)
+    ungranted = accounts.log_in_with(cloud.runtime[other.vps_id].credential)
     full = f"{vps.vps_id}/JWT_SECRET"
     seen = 0
     for _ in cloud.deployment.creation_steps(vps, full, b"canary"):
         listed = cloud.deployment._call("GET", f"/secrets?name={full}", "list")["secrets"]
         for secret in listed:
             seen += 1
-            for session in (colleague, stranger):
+            for session in (colleague, ungranted):
                 response = session.get(f"{secret['secret_ref']}/payload", raise_exc=False, log=False)
                 assert response.status_code in {403, 404}
             acl = {"read": {"users": ["me"], "project-access": True}}

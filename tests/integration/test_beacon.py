@@ -13,7 +13,7 @@ import pytest
 
 from agent.core import wire_watch
 from agent.core.errors import Failure, Fault, Step
-from agent.core.wire_watch import Sight, Watch
+from agent.core.wire_watch import Watch, WatchResult
 from agent.serve.sync.beacon_watch import BURST, REFILL_S
 from deployer.cloud.beacon import touch_file
 from deployer.cloud.secrets import Deployment
@@ -48,10 +48,10 @@ class Sky:
             return self.forge(watch)
         seen = "sha256:" + hashlib.sha256(self.seen.encode()).hexdigest()
         if self.failure is not None:
-            return wire_watch.encode_sight(Sight(watch.nonce, None, self.failure, 1, 0))
+            return wire_watch.encode_sight(WatchResult(watch.nonce, None, self.failure, 1, 0))
         if watch.lifetime and watch.seen == seen:
             return None
-        return wire_watch.encode_sight(Sight(watch.nonce, seen, None, 1, 0))
+        return wire_watch.encode_sight(WatchResult(watch.nonce, seen, None, 1, 0))
 
 
 class Running:
@@ -128,7 +128,7 @@ def test_a_flapping_beacon_causes_so_many_polls_and_no_more(running: Running) ->
 
     def flap(watch: Watch) -> bytes:
         seen = "sha256:" + hashlib.sha256(watch.nonce.encode()).hexdigest()
-        return wire_watch.encode_sight(Sight(watch.nonce, seen, None, 1, 0))
+        return wire_watch.encode_sight(WatchResult(watch.nonce, seen, None, 1, 0))
 
     running.agent.until(lambda: len(running.fetch.watches) == 2)
     running.sky.forge = flap
@@ -148,7 +148,7 @@ def _nonsense(_: Watch) -> bytes:
 
 
 def _of_another(watch: Watch) -> bytes:
-    return wire_watch.encode_sight(Sight("f" * 32, watch.seen or "sha256:" + "0" * 64, None, 1, 0))
+    return wire_watch.encode_sight(WatchResult("f" * 32, watch.seen or "sha256:" + "0" * 64, None, 1, 0))
 
 
 def _silent(_: Watch) -> bytes:

@@ -51,7 +51,7 @@ class Running:
     """An agent and its world."""
 
     def __init__(self) -> None:
-        self.world = World(foreign=("vps-other/X",))
+        self.world = World(rejected=("vps-other/X",))
         for name in ("A", "B"):
             self.world.put(name, b"canary-value")
         self.agent = Agent(lambda directory: fake_configuration(directory, self.world, GRANT)[1])

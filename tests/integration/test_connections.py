@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from agent.serve.http.limits import MOST_UNTAKEN
+from agent.serve.http.limits import MAX_UNSENT
 from lab.testbed.fakes.fetch_server import World
 from lab.testbed.running import Agent, UnixConnection, fake_configuration, raw
 
@@ -177,10 +177,10 @@ def test_many_that_never_read_take_no_memory() -> None:
             for _ in range(100):
                 stack.enter_context(connect(agent)).sendall(READ_BUNDLE)
             agent.until(lambda: agent.get("/v1/secrets").status == 429)
-            assert resident(agent) - before < MOST_UNTAKEN + 8 * size
+            assert resident(agent) - before < MAX_UNSENT + 8 * size
             agent.until(lambda: agent.get("/v1/secrets").status == 200)
         records = [record["status"] for record in agent.audit() if record["action"] == "/v1/bundle"]
-        assert 0 < records.count(200) <= 2 + MOST_UNTAKEN // size
+        assert 0 < records.count(200) <= 2 + MAX_UNSENT // size
         assert records.count(429) == 101 - records.count(200)
 
 

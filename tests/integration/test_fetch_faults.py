@@ -345,7 +345,7 @@ def test_foreign_entries_are_reported_and_never_read(cloud: FakeCloud, tmp_path:
     ran = configure(cloud, tmp_path)()
     assert list(ran.reading.read) == [own.version]
     assert [entry.version for entry in ran.reading.entries] == [own.version]
-    assert sorted(ran.reply.foreign) == sorted(
+    assert sorted(ran.reply.rejected) == sorted(
         [
             "vps-prod-002/JWT_SECRET",
             "vps-prod-0010/JWT_SECRET",
@@ -380,7 +380,7 @@ def test_a_reference_to_another_host_is_not_followed(cloud: FakeCloud, tmp_path:
     assert list(ran.reading.read) == [good.version]
     assert ran.reading.unread == {odd.version: Unread.FAILED}
     assert len(ran.reading.entries) == 2
-    assert ran.reply.foreign == (f"{VPS}/JWT_SECRET (its reference points to another address)",)
+    assert ran.reply.rejected == (f"{VPS}/JWT_SECRET (its reference points to another address)",)
     assert odd.version not in " ".join(cloud.paths("barbican"))
 
 
@@ -394,7 +394,7 @@ def test_references_may_point_where_the_configured_one_does(cloud: FakeCloud, tm
     )
     ran = fetch()
     assert list(ran.reading.read) == [made.version]
-    assert not ran.reply.foreign
+    assert not ran.reply.rejected
 
 
 def test_double_names_are_read_only_when_asked(cloud: FakeCloud, tmp_path: Path) -> None:
@@ -532,7 +532,7 @@ def test_metadata_come_in_one_list(cloud: FakeCloud, tmp_path: Path) -> None:
     ran = configure(cloud, tmp_path, LISTS)()
     assert ran.reading == each.reading
     assert ran.reply.payloads == each.reply.payloads
-    assert ran.reply.foreign == each.reply.foreign
+    assert ran.reply.rejected == each.reply.rejected
     assert (each.reply.listed, ran.reply.listed) == (None, True)
     assert ran.calls["barbican"] == 2 + 7 + 1
     assert sum(path.endswith("/payload") for path in cloud.paths("barbican")) == 8

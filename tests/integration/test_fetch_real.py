@@ -217,7 +217,7 @@ def test_the_container_of_another_vps_or_of_nobody(cloud: Cloud, tmp_path: Path)
         ran = Fetch(made.fetch.config, container, made.vps.vps_id)()
         assert (ran.failure.step, ran.failure.fault) == (Step.PERMISSION, Fault.DENIED)
         assert ran.failure.status in {403, 404}
-        assert not ran.reply.foreign
+        assert not ran.reply.rejected
 
 
 def test_an_empty_container(cloud: Cloud, tmp_path: Path) -> None:
@@ -263,7 +263,7 @@ def test_entries_of_another_vps(cloud: Cloud, tmp_path: Path) -> None:
     cloud.deployment._entry("POST", made.vps, disguised, "add")
     ran = made.fetch()
     assert list(digests(ran)) == ["A"]
-    assert ran.reply.foreign == (theirs.name,)
+    assert ran.reply.rejected == (theirs.name,)
     assert list(ran.reading.unread.values()) == [Unread.DENIED]
     assert not ran.leaks(other.canaries)
 

@@ -6,7 +6,7 @@ import pytest
 
 from tests.integration.load import APPLICATION, KINDS, OTHER, STRANGER, Crowded, measure, result
 
-MOST_GROWN = 64_000_000
+MAX_GROWN = 64_000_000
 """Bytes: a thousand connections take about 5 kB each; what is far more is a leak."""
 
 
@@ -19,7 +19,7 @@ def test_the_application_is_answered(kind: str) -> None:
     assert outcome.answers["200"] > 20
     assert outcome.quantile("kept", 1.0) < 10
     assert outcome.quantile("new", 1.0) < 10
-    assert outcome.grown < MOST_GROWN
+    assert outcome.grown < MAX_GROWN
     assert kind == "slow" or outcome.others
 
 
@@ -27,13 +27,13 @@ def test_strangers_can_not_take_all_connections() -> None:
     """However many uids they have, they share a quarter; the rest get 503 and when to come back."""
     with Crowded("") as crowded:
         strangers = [crowded.start("hold", STRANGER + n, 4, 300) for n in range(3)]
-        for stranger in strangers:
-            assert stranger.stdout is not None
-            assert stranger.stdout.readline() == b"held\n"
+        for ungranted in strangers:
+            assert ungranted.stdout is not None
+            assert ungranted.stdout.readline() == b"held\n"
         assert crowded.agent.status()["connections"]["app"] == 256
         own = result(crowded.start("application", APPLICATION, 0.5))
         assert set(own["answers"]) == {"200"}
-        told = [result(stranger) for stranger in strangers]
+        told = [result(ungranted) for ungranted in strangers]
     assert sum(one["answers"].get("403", 0) for one in told) == 256
     assert sum(one["answers"].get("503", 0) for one in told) == 3 * 300 - 256
     assert all(one["crowdedSaysWhen"] for one in told if "503" in one["answers"])

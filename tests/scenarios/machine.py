@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 LOADED = (verdict, cycle, payloads)
 """What fetch imports when it needs it, imported once for all its processes."""
-MOST_STORED = 32
+MAX_STORED = 32
 _HIGH = 200
 
 
@@ -58,7 +58,7 @@ class DescriptorStore:
                 self.kept.remove(gone)
                 os.close(gone[1])
         for fd in fds:
-            if "FDSTORE" in message and len(self.kept) < MOST_STORED:
+            if "FDSTORE" in message and len(self.kept) < MAX_STORED:
                 self.kept.append((name, fd))
             else:
                 os.close(fd)  # a barrier, or too many

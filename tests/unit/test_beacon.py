@@ -1,4 +1,4 @@
-"""agent/serve/sync/beacon_watch.py: when a change leads to a poll (see also tests/integration/test_beacon.py)."""
+"""agent/serve/sync/beacon_watch.py: when a change leads to a poll; see also integration/test_beacon.py."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import pytest
 
     from agent.config.model import Config
-    from agent.core.wire_watch import Sight, Watch
+    from agent.core.wire_watch import Watch, WatchResult
 
 EXAMPLE = Path(__file__).parents[2] / "packaging" / "agent.toml"
 SETTINGS = BeaconSettings("https://b.example/fleet", spread=0.3)
@@ -33,7 +33,7 @@ class Made:
         self.state = State(load(EXAMPLE), (), Store(), clock.boot())
         self.beacon = Beacon(self.state, self._watch, self._signal)
 
-    async def _watch(self, watch: Watch, config: Config) -> Sight:
+    async def _watch(self, watch: Watch, config: Config) -> WatchResult:
         del watch, config
         self.watches += 1
         raise RuntimeError("a bug")

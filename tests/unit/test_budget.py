@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.core import budget
-from agent.core.budget import LONGEST_S, Count, Prices, Terms
+from agent.core.budget import MAX_S, Count, Prices, Terms
 from agent.core.rotation import Moment
 
 DAY, HOUR = 86_400.0, 3600.0
@@ -45,7 +45,7 @@ def test_a_month_is_a_calendar_month_in_utc(wall: float, start: float, end: floa
 def test_every_moment_is_in_its_month(wall: float) -> None:
     """And months are as long as months are."""
     month = budget.month_at(wall)
-    assert 28 * DAY <= month.length <= budget.LONGEST_MONTH_S
+    assert 28 * DAY <= month.length <= budget.MAX_MONTH_S
     if 0 <= wall < 2e11:
         assert month.start <= wall < month.end
 
@@ -105,7 +105,7 @@ def test_whatever_the_clocks_do_the_count_stays_one(
         assert month.start <= seen.since <= month.end
         assert seen.projected_calls >= seen.calls
         every = budget.interval(Terms(900.0, 500), count, now)
-        assert 900.0 <= every <= LONGEST_S
+        assert 900.0 <= every <= MAX_S
 
 
 @pytest.mark.parametrize("since", [-1.0, 11.0, math.nan, math.inf])
@@ -116,7 +116,7 @@ def test_a_count_that_is_none(since: float, calls: float) -> None:
     assert not Count(1.0, calls).is_plausible(Moment(10.0, 0.0))
 
 
-@given(counts, walls, st.floats(1, LONGEST_S))
+@given(counts, walls, st.floats(1, MAX_S))
 def test_without_a_budget_nothing_is_stretched(
     first: tuple[Count, float], wall: float, poll_interval: float
 ) -> None:
@@ -128,7 +128,7 @@ def test_without_a_budget_nothing_is_stretched(
 def months(
     terms: Terms, start: float, days: float, forced: dict[float, int] | None = None
 ) -> dict[float, list[float]]:
-    """Poll for some days as the keeper does; return for each month when it polled.
+    """Poll for some days as the refresher does; return for each month when it polled.
 
     ``forced`` are calls that nobody may put off, by the day on which they are made.
     """
@@ -145,7 +145,7 @@ def months(
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.integers(31, 3000), st.floats(600.0, LONGEST_S), st.floats(0, 60))
+@given(st.integers(31, 3000), st.floats(600.0, MAX_S), st.floats(0, 60))
 def test_no_month_has_more_polls_than_its_budget(calls: int, poll_interval: float, day: float) -> None:
     """From any day on; a month that is counted from its middle has its share; and the budget is used."""
     terms = Terms(poll_interval, calls)
@@ -181,7 +181,7 @@ def test_a_budget_that_is_used_up_still_polls_once_a_day() -> None:
     """And the next month begins at its own pace, not a day late."""
     polls = months(Terms(900.0, 1000), NOVEMBER, 40, {3.0: 5000})
     gaps = [after - before for before, after in pairwise(polls[NOVEMBER])]
-    assert max(gaps) == LONGEST_S
+    assert max(gaps) == MAX_S
     assert polls[DECEMBER][0] - DECEMBER <= 1.1 * 30 * DAY / 1000
 
 

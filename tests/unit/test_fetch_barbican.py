@@ -49,7 +49,7 @@ def test_entries_keep_their_case_and_their_doubles() -> None:
         Entry(SecretName("jwt_secret"), VERSION),
     )
     assert made.has_double()
-    assert not made.foreign
+    assert not made.rejected
 
 
 def test_the_same_entry_twice_is_one() -> None:
@@ -79,7 +79,7 @@ def test_a_reference_to_another_place(ref: str) -> None:
     made = listing(entry(f"{VPS}/A", ref.format(VERSION)))
     assert made.entries == (Entry(SecretName("A"), VERSION),)
     assert made.elsewhere == {VERSION}
-    assert made.foreign == (f"{VPS}/A (its reference points to another address)",)
+    assert made.rejected == (f"{VPS}/A (its reference points to another address)",)
 
 
 def test_long_names_are_cut_to_what_the_wire_takes() -> None:
@@ -88,7 +88,7 @@ def test_long_names_are_cut_to_what_the_wire_takes() -> None:
     odd = entry(f"{vps_id}/{'a' * 200}", f"https://elsewhere.example/{VERSION}")
     container = {"container_ref": CONTAINER.id, "secret_refs": [odd]}
     made = parse_listing(json.dumps(container).encode(), BASE, vps_id, CONTAINER)
-    assert (len(made.entries), len(made.foreign[0])) == (1, 256)
+    assert (len(made.entries), len(made.rejected[0])) == (1, 256)
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_the_configured_reference_names_a_place_too() -> None:
 def test_entries_of_others_are_named_for_people(name: object, shown: str) -> None:
     """Printable, one line, bounded; their references are not even looked at."""
     made = listing(entry(name, "not a reference"))
-    assert (made.entries, made.foreign) == ((), (shown,))
+    assert (made.entries, made.rejected) == ((), (shown,))
 
 
 JSON = st.recursive(

@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.core.secret import Facts
+from agent.core.secret import SecretMetadata
 from agent.serve.host.fdstore import DescriptorStore, inherit
 from agent.serve.store import index, memory_file
-from agent.serve.store.handover import Keeping
+from agent.serve.store.handover import Handover
 from agent.serve.store.memory_file import AdoptionError, MemoryFile, Moments
 from agent.serve.store.store import Store
 from common.names import SecretName, Version
@@ -26,8 +26,8 @@ A, B = SecretName("A"), SecretName("B")
 V1, V2, V3 = (Version(f"{n}0000000-0000-4000-8000-000000000000") for n in (1, 2, 3))
 
 
-def _facts(name: SecretName, version: Version, size: int) -> Facts:
-    return Facts(name, version, size, "text/plain", 1000.0, None)
+def _facts(name: SecretName, version: Version, size: int) -> SecretMetadata:
+    return SecretMetadata(name, version, size, "text/plain", 1000.0, None)
 
 
 @pytest.fixture(autouse=True)
@@ -36,7 +36,7 @@ def _store_that_works(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _published() -> Store:
-    store = Store(Keeping(DescriptorStore(), OWNER))
+    store = Store(Handover(DescriptorStore(), OWNER))
     store.remember(Moments(confirmed=5.0, attempted=4.0))
     store.publish(
         {A: V1, B: V2},
@@ -58,8 +58,8 @@ def _descriptors(store: Store) -> list[tuple[str, int]]:
 def test_a_new_process_goes_on_where_the_former_one_died() -> None:
     """Values, versions, generation, previous versions, changes, moments and token are the same."""
     former = _published()
-    store = Store(Keeping(DescriptorStore(), OWNER))
-    adopted = Keeping(DescriptorStore(), OWNER).adopt(_descriptors(former))
+    store = Store(Handover(DescriptorStore(), OWNER))
+    adopted = Handover(DescriptorStore(), OWNER).adopt(_descriptors(former))
     store.adopt(adopted)
     snapshot = store.snapshot
     assert snapshot is not None
@@ -86,7 +86,7 @@ def test_a_new_process_goes_on_where_the_former_one_died() -> None:
 )
 def test_what_belongs_to_another_is_refused_whole(owner: index.Owner, words: str) -> None:
     """The text says whose it is."""
-    adopted = Keeping(DescriptorStore(), owner).adopt(_descriptors(_published()))
+    adopted = Handover(DescriptorStore(), owner).adopt(_descriptors(_published()))
     assert (adopted.snapshot, adopted.token) == (None, None)
     assert any(words in text for text in adopted.refused)
 
@@ -116,7 +116,7 @@ def test_moments_that_can_not_be_are_found(at: int, wrong: float) -> None:
     numbers: list[float | None] = [None] * len(Moments())
     numbers[at] = wrong
     store._memory.memory.remember(Moments(*numbers))
-    adopted = Keeping(DescriptorStore(), OWNER).adopt(_descriptors(store)[:1])
+    adopted = Handover(DescriptorStore(), OWNER).adopt(_descriptors(store)[:1])
     assert adopted.snapshot is None
     assert "moments" in adopted.refused[0]
 
@@ -140,7 +140,7 @@ def test_a_file_of_another_program_is_refused() -> None:
     for name in ("snapshot-1", "token-1", "other"):
         reader, writer = os.pipe()
         os.close(writer)
-        adopted = Keeping(DescriptorStore(), OWNER).adopt([(name, reader)])
+        adopted = Handover(DescriptorStore(), OWNER).adopt([(name, reader)])
         assert len(adopted.refused) == 1
         assert adopted.snapshot is None
     fd = os.memfd_create("vps-secrets", os.MFD_ALLOW_SEALING)
@@ -173,7 +173,7 @@ def test_the_newest_of_two_snapshots_wins() -> None:
     older, newer = _published(), _published()
     for order in ((older, newer), (newer, older)):
         found = [pair for store in order for pair in _descriptors(store)]
-        adopted = Keeping(DescriptorStore(), OWNER).adopt(found[:1] + found[2:3])
+        adopted = Handover(DescriptorStore(), OWNER).adopt(found[:1] + found[2:3])
         assert adopted.snapshot is not None
         expected = max(order, key=lambda store: index.decode(OWNER, *_index(store)).sequence)
         assert adopted.snapshot[1].sequence == index.decode(OWNER, *_index(expected)).sequence
@@ -189,8 +189,8 @@ def test_at_the_end_what_systemd_keeps_is_not_wiped() -> None:
     """The next process needs it; without a descriptor store it is wiped."""
     for works, left in ((True, b"two"), (False, b"\0\0\0")):
         descriptors = DescriptorStore()
-        keeping = Keeping(descriptors, OWNER)
-        store = Store(keeping)
+        handover = Handover(descriptors, OWNER)
+        store = Store(handover)
         store.publish({B: V2}, {V2: (_facts(B, V2, 3), b"two")}, previous_until=0.0, now=0.0)
         assert store._memory is not None
         duplicate, index = os.dup(store._memory.memory.fd), len(store._memory.memory.index)

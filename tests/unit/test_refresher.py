@@ -1,4 +1,4 @@
-"""When the keeper wakes up."""
+"""When the refresher wakes up."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from agent.config.reader import load
 from agent.serve.host import clock
 from agent.serve.state import State
 from agent.serve.store.store import Store
-from agent.serve.sync.refresher import Keeper, Refreshed
+from agent.serve.sync.refresher import Refreshed, Refresher
 from lab.testbed.fakes.fetch_server import World
 
 if TYPE_CHECKING:
@@ -33,10 +33,10 @@ async def test_a_bug_in_what_is_told_ends_no_reading(caplog: pytest.LogCaptureFi
         told.put_nowait(refreshed)
         raise ValueError("canary")
 
-    keeper = Keeper(State(load(Path("packaging/agent.toml")), (), Store(), clock.boot()), fetch, broken)
-    task = asyncio.create_task(keeper.run())
+    refresher = Refresher(State(load(Path("packaging/agent.toml")), (), Store(), clock.boot()), fetch, broken)
+    task = asyncio.create_task(refresher.run())
     await asyncio.wait_for(told.get(), 20)
-    await keeper.refresh()
+    await refresher.refresh()
     task.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await task
@@ -54,17 +54,17 @@ async def test_a_machine_that_was_suspended_reads_when_it_looks(monkeypatch: pyt
         return world.reply(request)
 
     state = State(load(Path("packaging/agent.toml")), (), Store(), clock.boot())
-    keeper = Keeper(state, fetch, cycles.put_nowait)
-    task = asyncio.create_task(keeper.run())
+    refresher = Refresher(state, fetch, cycles.put_nowait)
+    task = asyncio.create_task(refresher.run())
     await asyncio.wait_for(cycles.get(), 20)
-    keeper.look()
+    refresher.look()
     await asyncio.sleep(0.05)
     assert cycles.empty(), "it is not time"
     suspended = clock.boot() + 3600.0
     monkeypatch.setattr(clock, "boot", lambda: suspended)
     await asyncio.sleep(0.05)
     assert cycles.empty(), "nothing else looks"
-    keeper.look()
+    refresher.look()
     await asyncio.wait_for(cycles.get(), 20)
     task.cancel()
     with contextlib.suppress(asyncio.CancelledError):

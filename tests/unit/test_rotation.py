@@ -11,10 +11,10 @@ from agent.core.errors import Failure, Fault
 from agent.core.errors import Step as Part
 from agent.core.rotation import (
     LEAVING_S,
-    LONGEST_WAIT_S,
+    MAX_WAIT_S,
+    MIN_S,
     SETTLE_POLL_S,
     SETTLE_S,
-    SOONEST_S,
     Entry,
     Moment,
     Policy,
@@ -28,7 +28,7 @@ from agent.core.rotation import (
     overdue,
     reads_doubles,
 )
-from agent.core.secret import Facts
+from agent.core.secret import SecretMetadata
 from common.names import SecretName, Version
 
 if TYPE_CHECKING:
@@ -51,13 +51,13 @@ def told(names: Iterable[str]) -> str:
     return " ".join(sorted(names))
 
 
-def facts(version: str, expires: float | None = None) -> Facts:
+def facts(version: str, expires: float | None = None) -> SecretMetadata:
     """Return the facts of a version like ``A2``."""
-    return Facts(name_of(version), Version(version), 1, "text/plain", float(version[1:]), expires)
+    return SecretMetadata(name_of(version), Version(version), 1, "text/plain", float(version[1:]), expires)
 
 
 class Machine:
-    """The machine with its memory, as the keeper drives it; version ``A2`` is the second of name A."""
+    """The machine with its memory, as the refresher drives it; version ``A2`` is the second of name A."""
 
     def __init__(self, *held: str, expires: float | None = None, policy: Policy | None = None) -> None:
         self.held = {name_of(v): facts(v, expires) for v in held}
@@ -106,7 +106,7 @@ class Machine:
         """Tell whether the next reading would try the payloads of doubles."""
         return reads_doubles(self.held, self.progress, self.now)
 
-    def _apply(self, step: Step, read: Mapping[Version, Facts]) -> Step:
+    def _apply(self, step: Step, read: Mapping[Version, SecretMetadata]) -> Step:
         self.progress = step.progress
         if step.versions is not None:
             before = {f.version: f for f in self.held.values()}
@@ -123,7 +123,7 @@ def test_an_unchanged_container_confirms() -> None:
     step = m.at(900).read("A1", "B1")
     assert m.serves == ["A1", "B1"]
     assert step.progress == Progress(confirmed=900)
-    assert (told(step.pending), told(step.kept), told(step.double), step.dropped, step.again_in) == (
+    assert (told(step.pending), told(step.kept), told(step.duplicates), step.dropped, step.again_in) == (
         "",
         "",
         "",
@@ -145,7 +145,7 @@ def test_the_first_start_takes_the_newest_of_a_double_at_once() -> None:
     assert m.doubles()
     step = m.read("A2", "A1", "B1", C1=FAILED)
     assert m.serves == ["A2", "B1"]
-    assert told(step.double) == "A"
+    assert told(step.duplicates) == "A"
 
 
 def test_the_first_start_does_not_wait_for_what_it_can_not_read() -> None:
@@ -194,7 +194,7 @@ def test_an_entry_that_is_listed_twice_with_one_version_is_not_double() -> None:
     """The same line twice is no rotation."""
     m = Machine("A1")
     step = m.at(1).read("A1", "A1")
-    assert told(step.double) == ""
+    assert told(step.duplicates) == ""
     assert step.progress == Progress(confirmed=1)
 
 
@@ -207,7 +207,7 @@ def test_after_a_minute_the_newest_of_each_is_taken_by_created() -> None:
     assert m.at(10 + SETTLE_S).doubles()
     step = m.read("A3", "A1", "A2", "B1")
     assert m.serves == ["A3", "B1"]
-    assert told(step.double) == "A"
+    assert told(step.duplicates) == "A"
     assert told(step.kept) == ""
 
 
@@ -260,14 +260,14 @@ def test_rotations_without_a_gap_are_published_in_the_end() -> None:
     m = Machine("A1", "B1")
     listed = ["A1", "B2"]
     boot, published = 0.0, []
-    while boot < 2 * LONGEST_WAIT_S:
+    while boot < 2 * MAX_WAIT_S:
         if boot % 50 == 0:
             listed.append(f"A{2 + int(boot // 50)}")
         untried = "" if m.at(boot).doubles() else " ".join(listed)
         if m.read(*listed, untried=untried).versions is not None:
             published.append(boot)
         boot += SETTLE_POLL_S
-    assert published == [LONGEST_WAIT_S]
+    assert published == [MAX_WAIT_S]
     assert m.held[SecretName("B")].version == "B2"
     assert m.held[SecretName("A")].version == "A14"
 
@@ -281,7 +281,7 @@ def test_a_name_that_is_gone_is_dropped_when_two_readings_half_a_minute_apart_ag
     step = m.at(100).read("A1")
     assert (m.serves, told(step.kept), step.again_in) == (["A1", "B1"], "B", LEAVING_S)
     step = m.at(129.9).read("A1")
-    assert (m.serves, step.again_in) == (["A1", "B1"], SOONEST_S)
+    assert (m.serves, step.again_in) == (["A1", "B1"], MIN_S)
     step = m.at(130).read("A1")
     assert m.serves == ["A1"]
     assert step.dropped == {"B": "its entry is gone from the container"}
@@ -602,7 +602,7 @@ def test_a_loop_over_the_machine_ends_and_never_hammers() -> None:
     while boot < 2000:
         step = m.at(boot).read("A2", "C1", A2=DENIED)
         readings += 1
-        assert step.again_in is None or step.again_in >= SOONEST_S
+        assert step.again_in is None or step.again_in >= MIN_S
         boot += step.again_in or 900.0
     assert m.serves == ["C1"]
     assert readings < 60

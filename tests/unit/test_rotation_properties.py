@@ -20,9 +20,9 @@ from agent.core.errors import Failure, Fault
 from agent.core.errors import Step as Part
 from agent.core.rotation import (
     LEAVING_S,
-    LONGEST_WAIT_S,
+    MAX_WAIT_S,
+    MIN_S,
     SETTLE_S,
-    SOONEST_S,
     Entry,
     Moment,
     Policy,
@@ -31,7 +31,7 @@ from agent.core.rotation import (
     Step,
     Unread,
 )
-from agent.core.secret import Facts
+from agent.core.secret import SecretMetadata
 from common.names import SecretName, Version
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class Barbican:
     def __init__(self, groups: tuple[tuple[SecretName, ...], ...]) -> None:
         self.boot, self.time = 0.0, 1_000_000.0
         self.entries: list[Entry] = []
-        self.facts: dict[Version, Facts] = {}
+        self.facts: dict[Version, SecretMetadata] = {}
         self.broken: dict[Version, Unread] = {}
         self.deleted: set[Version] = set()
         self.epoch: dict[Version, int] = {}
@@ -99,7 +99,7 @@ class Barbican:
         while any(self.todo.values()):
             self.advance()
 
-    def payload(self, version: Version) -> Facts | Unread:
+    def payload(self, version: Version) -> SecretMetadata | Unread:
         """Answer a request for one payload."""
         facts = self.facts[version]
         if version in self.deleted or (facts.expires is not None and facts.expires <= self.time):
@@ -110,14 +110,14 @@ class Barbican:
         """Return what a machine that has settled must hold."""
         newest: dict[SecretName, Version] = {}
         for entry in self.entries:
-            if isinstance(self.payload(entry.version), Facts):
+            if isinstance(self.payload(entry.version), SecretMetadata):
                 newest[entry.name] = max(newest.get(entry.name, entry.version), entry.version)
         return newest
 
     def _create(self, name: SecretName, epoch: int) -> Entry:
         version = Version(f"{name}{len(self.facts):06}")
         expires = self.time + LIFETIME_S if name == F and epoch % 2 else None
-        self.facts[version] = Facts(name, version, 1, "text/plain", float(len(self.facts)), expires)
+        self.facts[version] = SecretMetadata(name, version, 1, "text/plain", float(len(self.facts)), expires)
         self.epoch[version] = epoch
         return Entry(name, version)
 
@@ -133,7 +133,7 @@ class Account:
     refused: float | None = None
     agreed: float = 0.0
 
-    def note(self, held: dict[SecretName, Facts], reading: Reading, now: Moment) -> None:
+    def note(self, held: dict[SecretName, SecretMetadata], reading: Reading, now: Moment) -> None:
         """Take a reading into account."""
         self.refused = None
         self.expired = set()
@@ -180,12 +180,12 @@ class Account:
 
 
 class Run:
-    """A machine driven as the keeper drives it, and checked after each step."""
+    """A machine driven as the refresher drives it, and checked after each step."""
 
     def __init__(self, groups: tuple[tuple[SecretName, ...], ...] = GROUPS) -> None:
         self.groups = groups
         self.barbican = Barbican(groups)
-        self.held: dict[SecretName, Facts] = {}
+        self.held: dict[SecretName, SecretMetadata] = {}
         self.progress = Progress()
         self.account = Account()
         self.skew = 0.0
@@ -196,7 +196,7 @@ class Run:
         return Moment(self.barbican.boot, self.barbican.time + self.skew)
 
     def sleep(self, seconds: float) -> None:
-        """Let time pass, and do what is due on the way, as the keeper does."""
+        """Let time pass, and do what is due on the way, as the refresher does."""
         end = self.now.boot + seconds
         while self.now.boot < end:
             step = self._take(rotation.overdue(self.held, self.progress, POLICY, self.now), {})
@@ -224,7 +224,7 @@ class Run:
         wanted = sorted({entry.version for entry in entries} - known)
         if len({entry.name for entry in entries}) < len(entries) and not doubles:
             wanted = []
-        answers: dict[Version, Facts | Unread] = {}
+        answers: dict[Version, SecretMetadata | Unread] = {}
         for number, place in enumerate(permutation(len(wanted), order)):
             for _ in range(meanwhile[number] if number < len(meanwhile) else 0):
                 self.barbican.advance(choice)
@@ -233,16 +233,16 @@ class Run:
             answers[wanted[place]] = self.barbican.payload(wanted[place])
         reading = Reading(
             entries,
-            {version: answer for version, answer in answers.items() if isinstance(answer, Facts)},
+            {version: answer for version, answer in answers.items() if isinstance(answer, SecretMetadata)},
             {version: answer for version, answer in answers.items() if isinstance(answer, Unread)},
         )
         self.account.note(self.held, reading, asked)
         step = rotation.after_reading(self.held, reading, self.progress, POLICY, asked)
-        assert step.again_in is None or step.again_in >= SOONEST_S
+        assert step.again_in is None or step.again_in >= MIN_S
         assert not self.held or step.versions is not None or step.progress.waiting_since is not None
         return self._take(step, dict(reading.read), asked)
 
-    def _take(self, step: Step, read: dict[Version, Facts], asked: Moment | None = None) -> Step:
+    def _take(self, step: Step, read: dict[Version, SecretMetadata], asked: Moment | None = None) -> Step:
         """Check a step and apply it; ``asked`` is when the reading behind it, if any, was asked for."""
         now, is_reading = asked or self.now, asked is not None
         versions = {n: f.version for n, f in self.held.items()} if step.versions is None else step.versions
@@ -272,7 +272,7 @@ class Run:
             elif versions[name] == facts.version:
                 assert not self.account.must_drop(name, now, is_reading=is_reading), name
 
-    def _check_whole(self, after: dict[SecretName, Facts], now: Moment) -> None:
+    def _check_whole(self, after: dict[SecretName, SecretMetadata], now: Moment) -> None:
         """No published set holds half of what was rotated together, unless the time for it has passed."""
         if not self.held:
             return  # the first start takes the newest at once
@@ -283,7 +283,7 @@ class Run:
             epochs = {self.barbican.epoch[facts.version] for facts in current.values()}
             if len(epochs) > 1 and current != former:
                 since = self.barbican.began[max(epochs)]
-                assert now.boot - since >= SETTLE_S or waited >= LONGEST_WAIT_S, current
+                assert now.boot - since >= SETTLE_S or waited >= MAX_WAIT_S, current
 
     def settle(self) -> None:
         """Once the container is quiet and readable, the machine holds its newest, and is at rest."""
@@ -301,7 +301,7 @@ class Run:
         assert step.kept == self.held.keys() & unreadable  # expired before it was read: its former is kept
         assert step.pending == unreadable - self.held.keys()
         assert {n: f.version for n, f in self.held.items() if n not in step.kept} == newest
-        assert not step.double
+        assert not step.duplicates
         assert step.again_in is None
         if not unreadable:
             assert step.progress == Progress(confirmed=self.now.boot)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.core import schedule
-from agent.core.schedule import LONGEST_RETRY_AFTER_S, SOONEST_S, Pace
+from agent.core.schedule import MAX_RETRY_AFTER_S, MIN_S, Pace
 
 PACE = Pace()
 FLEET = Pace(spread=250.0)
@@ -37,8 +37,8 @@ def test_the_first_cycle_is_spread_over_the_start_jitter(draw: schedule.Uniform,
         (high, (), 990.0),
         (high, (2.0, 500.0), 2.0),
         (high, (5000.0, float("inf")), 990.0),
-        (high, (0.0,), SOONEST_S),
-        (high, (-5.0,), SOONEST_S),
+        (high, (0.0,), MIN_S),
+        (high, (-5.0,), MIN_S),
     ],
 )
 def test_a_poll_comes_at_its_interval_or_at_the_soonest_of_the_rest(
@@ -71,7 +71,7 @@ def test_the_spread_follows_from_the_fleet(fleet_size: int, calls: int, expected
     assert schedule.fleet_spread(fleet_size, calls) == pytest.approx(expected)
 
 
-@pytest.mark.parametrize(("draw", "expected"), [(low, SOONEST_S), (high, 900.0)])
+@pytest.mark.parametrize(("draw", "expected"), [(low, MIN_S), (high, 900.0)])
 def test_what_brought_a_fleet_into_step_does_not_keep_it_there(
     draw: schedule.Uniform, expected: float
 ) -> None:
@@ -81,10 +81,10 @@ def test_what_brought_a_fleet_into_step_does_not_keep_it_there(
 
 def test_a_retry_that_may_be_the_whole_fleets_is_spread_as_widely_as_the_fleet_needs() -> None:
     """The first failure is most often one VPS's own; a Retry-After is told to everybody."""
-    assert schedule.backoff(FLEET, 1, high) == SOONEST_S + 2.0
-    assert schedule.backoff(FLEET, 2, high) == SOONEST_S + 2 * FLEET.spread
+    assert schedule.backoff(FLEET, 1, high) == MIN_S + 2.0
+    assert schedule.backoff(FLEET, 2, high) == MIN_S + 2 * FLEET.spread
     assert schedule.backoff(FLEET, 1, high, 30.0) == 30.0 + 2 * FLEET.spread
-    assert schedule.backoff(FLEET, 30, high) == SOONEST_S + FLEET.backoff_cap
+    assert schedule.backoff(FLEET, 30, high) == MIN_S + FLEET.backoff_cap
 
 
 @pytest.mark.parametrize(
@@ -100,11 +100,11 @@ def test_backoff_doubles_up_to_its_cap_with_full_jitter(failures: int, least: fl
 @pytest.mark.parametrize(
     ("retry_after", "floor"),
     [
-        (None, SOONEST_S),
-        (0.0, SOONEST_S),
-        (0.5, SOONEST_S),
+        (None, MIN_S),
+        (0.0, MIN_S),
+        (0.5, MIN_S),
         (120.0, 120.0),
-        (2_592_000.0, LONGEST_RETRY_AFTER_S),
+        (2_592_000.0, MAX_RETRY_AFTER_S),
     ],
 )
 def test_retry_after_is_a_floor_within_reason(retry_after: float | None, floor: float) -> None:
@@ -136,8 +136,8 @@ def test_no_wait_is_shorter_than_a_second_nor_without_end(
         return least + share * (most - least)
 
     pace = Pace(interval, 0.0, base, max(base, 600.0))
-    assert SOONEST_S <= schedule.poll(pace, draw, sooner) <= max(SOONEST_S, 1.1001 * interval)
-    assert SOONEST_S <= schedule.backoff(pace, failures, draw, retry_after) <= LONGEST_RETRY_AFTER_S + 600.0
+    assert MIN_S <= schedule.poll(pace, draw, sooner) <= max(MIN_S, 1.1001 * interval)
+    assert MIN_S <= schedule.backoff(pace, failures, draw, retry_after) <= MAX_RETRY_AFTER_S + 600.0
 
 
 @pytest.mark.parametrize(("draw", "look", "spread"), [(low, 27.0, 0.0), (high, 33.0, 60.0)])

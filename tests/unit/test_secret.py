@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.core.secret import Facts, Secret, Snapshot
+from agent.core.secret import Secret, SecretMetadata, Snapshot
 from common.names import SecretName, Version, parse_name, parse_version, strip_prefix
 
 VERSION = Version("0b5a7c5e-2d0e-4c1c-9b0a-3f6f7d7d0b11")
@@ -19,7 +19,7 @@ VERSION = Version("0b5a7c5e-2d0e-4c1c-9b0a-3f6f7d7d0b11")
 
 def make(payload: bytes) -> Secret:
     """Return a secret over a payload of its own."""
-    facts = Facts(
+    facts = SecretMetadata(
         SecretName("JWT"), VERSION, len(payload), "application/octet-stream", created=0.0, expires=None
     )
     return Secret(facts, memoryview(payload))

@@ -5,16 +5,16 @@ import secrets
 
 import pytest
 
-from agent.core.secret import Facts
+from agent.core.secret import SecretMetadata
 from agent.serve.store.memory_file import MemoryFile
-from agent.serve.store.store import MOST_GONE, Store
+from agent.serve.store.store import MAX_GONE, Store
 from common.names import SecretName, Version
 
 A, B = SecretName("A"), SecretName("B")
 
 
-def _read(name: SecretName, version: str, payload: bytes) -> dict[Version, tuple[Facts, bytes]]:
-    facts = Facts(name, Version(version), len(payload), "application/octet-stream", 1.0, None)
+def _read(name: SecretName, version: str, payload: bytes) -> dict[Version, tuple[SecretMetadata, bytes]]:
+    facts = SecretMetadata(name, Version(version), len(payload), "application/octet-stream", 1.0, None)
     return {Version(version): (facts, payload)}
 
 
@@ -150,9 +150,9 @@ async def test_a_publication_wakes_whoever_waits() -> None:
 def test_names_that_went_are_remembered_within_a_bound() -> None:
     """Churn can't fill the memory."""
     store = Store()
-    for index in range(MOST_GONE + 5):
+    for index in range(MAX_GONE + 5):
         _publish(store, {SecretName(f"N{index}"): f"v{index}"}, until=0.0)
-    assert len(store.changed) == MOST_GONE + 1
+    assert len(store.changed) == MAX_GONE + 1
     assert "N0" not in store.changed
 
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from agent.core import wire
 from agent.core.errors import Failure, Fault, Step, WireError
 from agent.core.rotation import Entry, Reading, Unread
-from agent.core.secret import Facts
+from agent.core.secret import SecretMetadata
 from common.names import SecretName, Version
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def request(known: frozenset[Version] = frozenset()) -> wire.Request:
 def reply_to(asked: wire.Request) -> wire.Reply:
     """Return a reply with one of everything."""
     name, payload = SecretName("JWT_SECRET"), CANARY.encode()
-    facts = Facts(name, version(1), len(payload), "application/octet-stream", 1.5, None)
+    facts = SecretMetadata(name, version(1), len(payload), "application/octet-stream", 1.5, None)
     entries = (Entry(name, version(1)), Entry(SecretName("LATER"), version(2)))
     reading = Reading(entries, {version(1): facts}, {version(2): Unread.ABSENT})
     return wire.Reply(
@@ -58,7 +58,7 @@ def reply_to(asked: wire.Request) -> wire.Reply:
         reading=reading,
         failure=None,
         payloads={version(1): payload},
-        foreign=("vps-prod-002/JWT_SECRET",),
+        rejected=("vps-prod-002/JWT_SECRET",),
         calls=CALLS,
         timings=TIMINGS,
         token_state=CANARY.encode(),
@@ -73,7 +73,9 @@ def readings(draw: st.DrawFn) -> tuple[Reading, dict[Version, bytes], frozenset[
     fate = {item: draw(st.sampled_from(["read", "unread", "known"])) for item in listed}
     payloads = {item: draw(st.binary(max_size=200)) for item in listed if fate[item] == "read"}
     read = {
-        item: Facts(listed[item], item, len(payload), draw(lines), draw(times), draw(st.none() | times))
+        item: SecretMetadata(
+            listed[item], item, len(payload), draw(lines), draw(times), draw(st.none() | times)
+        )
         for item, payload in payloads.items()
     }
     unread = {item: draw(st.sampled_from(Unread)) for item in listed if fate[item] == "unread"}
@@ -113,7 +115,7 @@ def test_a_request_arrives_as_it_was(sent: wire.Request) -> None:
 @given(readings(), st.lists(lines, max_size=5), st.binary(max_size=300), st.none() | times)
 def test_a_reading_arrives_as_it_was(
     made: tuple[Reading, dict[Version, bytes], frozenset[Version]],
-    foreign: list[str],
+    rejected: list[str],
     token_state: bytes,
     expires: float | None,
 ) -> None:
@@ -127,7 +129,7 @@ def test_a_reading_arrives_as_it_was(
         reading,
         None,
         payloads,
-        tuple(foreign),
+        tuple(rejected),
         CALLS,
         TIMINGS,
         token_state,

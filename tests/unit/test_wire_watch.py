@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from agent.core import schedule, wire, wire_watch
 from agent.core.errors import Failure, Fault, Step, WireError
-from agent.core.wire_watch import SIGHT, WATCH, Sight, Watch, is_seen
+from agent.core.wire_watch import SIGHT, WATCH, Watch, WatchResult, is_seen
 from agent.serve.sync.beacon_watch import LIFETIME_S
 
 if TYPE_CHECKING:
@@ -46,8 +46,8 @@ failures = st.builds(
     st.none() | st.floats(min_value=0, max_value=1e6),
 )
 counts = st.integers(0, 1_000_000)
-sights = st.builds(Sight, st.just(NONCE), seens, st.none(), counts, counts) | st.builds(
-    Sight, st.just(NONCE), st.none(), failures, counts, counts
+sights = st.builds(WatchResult, st.just(NONCE), seens, st.none(), counts, counts) | st.builds(
+    WatchResult, st.just(NONCE), st.none(), failures, counts, counts
 )
 
 
@@ -66,7 +66,7 @@ def test_a_watch_arrives_as_it_was(sent: Watch) -> None:
 
 
 @given(sights)
-def test_a_sight_arrives_as_it_was(sent: Sight) -> None:
+def test_a_sight_arrives_as_it_was(sent: WatchResult) -> None:
     """A sight or a failure, with its counts."""
     assert wire_watch.decode_sight(wire_watch.encode_sight(sent), watch()) == sent
 
@@ -86,7 +86,7 @@ def test_a_request_for_a_reading_is_none_for_a_watch() -> None:
 def test_every_truncation_and_every_flipped_bit_is_refused(make: Callable[[Watch], bytes] | None) -> None:
     """Cut anywhere, followed by anything, any bit wrong."""
     asked = watch()
-    sight = Sight(NONCE, 'etag:"b"', None, 3, 0)
+    sight = WatchResult(NONCE, 'etag:"b"', None, 3, 0)
     encoded = make(asked) if make else wire_watch.encode_sight(sight)
 
     def decode(message: bytes) -> object:
@@ -163,7 +163,7 @@ def test_a_sight_is_small() -> None:
     with pytest.raises(WireError):
         wire.remaining(wire.frame(SIGHT, long, ())[: wire.PREFIX_BYTES], SIGHT)
     failure = Failure(Step.BEACON, Fault.TRANSIENT, "x" * 500, "\N{SNOWMAN}" * 500)
-    both = Sight(NONCE, 'etag:"a"', failure, 0, 0)
+    both = WatchResult(NONCE, 'etag:"a"', failure, 0, 0)
     with pytest.raises(WireError):
         wire_watch.decode_sight(wire_watch.encode_sight(both), watch())
     wire_watch.decode_sight(wire_watch.encode_sight(replace(both, seen=None)), watch())
@@ -180,8 +180,8 @@ def test_systemd_lets_a_watch_live() -> None:
     minutes = re.search(r"(?m)^RuntimeMaxSec=(\d+)min$", unit)
     assert minutes is not None
     longest = schedule.look(LIFETIME_S, max)
-    assert longest <= wire_watch.LONGEST_LIFETIME_S
-    assert int(minutes[1]) * 60 > wire_watch.LONGEST_LIFETIME_S + wire_watch.LOOK_S
+    assert longest <= wire_watch.MAX_LIFETIME_S
+    assert int(minutes[1]) * 60 > wire_watch.MAX_LIFETIME_S + wire_watch.LOOK_S
 
 
 @given(st.text(max_size=20))

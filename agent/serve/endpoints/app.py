@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 from typing import TYPE_CHECKING, Final
 
-from agent.core.access import decide, means
+from agent.core.access import any_grant_matches, decide
 from agent.core.errors import (
     BAD_PARAMETER,
     NO_PEER,
@@ -54,7 +54,7 @@ class AppDoor:
 
     def knows(self, peer: Peer) -> bool:
         """Tell whether a grant means the caller."""
-        return means(peer, self._state.grants)
+        return any_grant_matches(peer, self._state.grants)
 
     def answer(self, request: Request, peer: Peer | None) -> Said:
         """Decide one request.

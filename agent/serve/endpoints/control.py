@@ -22,7 +22,7 @@ from agent.core.wire_fields import no_calls
 from agent.serve.endpoints import metrics
 from agent.serve.host import accounts, clock
 from agent.serve.host.audit import Record
-from agent.serve.http.responses import Answer, Response, Waiting, field, json_response
+from agent.serve.http.responses import Answer, DeferredAnswer, Response, field, json_response
 from agent.serve.http.target import Target, name_of
 from agent.serve.sync import call_budget, freshness
 from agent.serve.sync.freshness import describe
@@ -44,7 +44,7 @@ METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 
 class ControlDoor:
-    """Answers root, the members of ``admin_group`` and the agent's own user; ``refresh`` is the keeper's."""
+    """Answers root, the members of ``admin_group`` and the agent's own user; ``refresh`` is the refresher's."""
 
     name: Final = NAME
 
@@ -73,7 +73,7 @@ class ControlDoor:
             raise RequestError(NOT_ADMIN, f"be root or a member of {group}")
         if target.path == "/v1/refresh":
             target.allow("POST")
-            return Waiting(lambda: self._answer_refresh(target))
+            return DeferredAnswer(lambda: self._answer_refresh(target))
         if target.path == "/v1/explain":
             target.allow("GET", "user", "unit", "name")
             return _answer(target, self._explain(target))
@@ -124,7 +124,7 @@ class ControlDoor:
             "beacon": _beacon(state),
             "secrets": [describe(state, s) | {"previous": s.facts.name in previous} for s in secrets],
             "pending": sorted(snapshot.pending) if snapshot else [],
-            "foreign": list(health.foreign),
+            "foreign": list(health.rejected),
             "grants": [str(grant) for grant in state.grants],
             "warnings": list(warnings(state)),
             "configurationError": health.configuration_error,
@@ -222,21 +222,21 @@ def _budget(state: State) -> dict[str, object]:
 
 def _beacon(state: State) -> dict[str, object] | None:
     """Return how the watch over the beacon goes, or None where none is configured."""
-    settings, lookout = state.config.beacon, state.beacon
+    settings, beacon_status = state.config.beacon, state.beacon
     if settings is None:
         return None
     now = clock.boot()
     return {
         "url": shown(settings.url),
-        "state": lookout.state,
-        "since": None if lookout.since is None else now - lookout.since,
-        "lastSeen": None if lookout.seen is None else freshness.last_look(state),
-        "lastChange": None if lookout.changed is None else now - lookout.changed,
-        "nextLookIn": None if lookout.next_look is None else max(0.0, lookout.next_look - now),
-        "pollIn": None if lookout.poll_at is None else max(0.0, lookout.poll_at - now),
-        "failuresInARow": lookout.failures,
-        "failure": failure_members(lookout.failure),
-        "events": dict(lookout.events),
+        "state": beacon_status.state,
+        "since": None if beacon_status.since is None else now - beacon_status.since,
+        "lastSeen": None if beacon_status.seen is None else freshness.last_look(state),
+        "lastChange": None if beacon_status.changed is None else now - beacon_status.changed,
+        "nextLookIn": None if beacon_status.next_look is None else max(0.0, beacon_status.next_look - now),
+        "pollIn": None if beacon_status.poll_at is None else max(0.0, beacon_status.poll_at - now),
+        "failuresInARow": beacon_status.failures,
+        "failure": failure_members(beacon_status.failure),
+        "events": dict(beacon_status.events),
     }
 
 
@@ -271,7 +271,9 @@ def warnings(state: State) -> tuple[str, ...]:
         found.append(str(call_budget.why_stretched(state)))
     if state.store.health.configuration_error:
         found.append("the last reload was refused; the configuration before it is in force")
-    found += [f"the container lists {name!r}, which is not this VPS's" for name in state.store.health.foreign]
+    found += [
+        f"the container lists {name!r}, which is not this VPS's" for name in state.store.health.rejected
+    ]
     return tuple(found)
 
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 NAME: Final = "credentials"
 HELD: Final = "held"
-MOST_HELD: Final = 128
+MAX_HELD: Final = 128
 REFUSAL: Final = bytes(1024 * 1024 + 4096)
 """More than systemd takes for a credential (1 MiB)."""
 REFUSAL_TIMEOUT_S: Final = 5.0
@@ -148,7 +148,7 @@ class CredentialsDoor:
                     return None
                 if snapshot is not None and name not in snapshot.pending:
                     return NO_SUCH_SECRET
-                if self._stop.is_set() or connection.gone.is_set() or len(self._tasks) > MOST_HELD:
+                if self._stop.is_set() or connection.gone.is_set() or len(self._tasks) > MAX_HELD:
                     return TOO_MANY_CONNECTIONS
                 if kept is None:
                     kept = self._hold(connection)

@@ -37,7 +37,7 @@ def _lines(state: State) -> Iterator[str]:
             float(len(snapshot.pending) if snapshot else 0),
         ),
         ("secrets_kept", "Secrets served in a former version", float(len(snapshot.kept) if snapshot else 0)),
-        ("foreign_entries", "Entries of the container that are not this VPS's", float(len(health.foreign))),
+        ("foreign_entries", "Entries of the container that are not this VPS's", float(len(health.rejected))),
         ("confirmed_age_seconds", "Since Barbican last agreed with what is served", freshness.age(state)),
         ("next_attempt_seconds", "Until Barbican is read again", freshness.next_attempt_in(state) or 0.0),
         ("failures_in_a_row", "Cycles that failed since the last good one", float(health.failures)),

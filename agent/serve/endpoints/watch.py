@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from agent.core.access import decide
 from agent.serve.host.audit import Record
-from agent.serve.http.responses import Answer, Response, Waiting, field, json_response
+from agent.serve.http.responses import Answer, DeferredAnswer, Response, field, json_response
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -44,7 +44,7 @@ def answer(state: State, target: Target, peer: Peer, *, streams: bool) -> Said:
         record = Record("served", 200, f"{target.path} event-stream", {}, _generation(state))
         response = Response(200, field("Content-Type", "text/event-stream"))
         return Answer(record, response, _events(state, peer, after))
-    return Waiting(lambda: _poll(state, target.path, peer, after, seconds), for_listener=True)
+    return DeferredAnswer(lambda: _poll(state, target.path, peer, after, seconds), for_listener=True)
 
 
 async def _poll(state: State, path: str, peer: Peer, after: int, seconds: float) -> Answer:

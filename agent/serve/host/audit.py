@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 JOURNAL: Final = "/run/systemd/journal/socket"
 MESSAGE_ID: Final = "5b8f5c1d7e3f4f0d9c0a2b6de1a4c7f3"
-LONGEST_TARGET: Final = 300
+MAX_TARGET: Final = 300
 """How much of what a caller sent goes into a record, in characters."""
 _STDERR: Final = 2
 _NOTICE, _INFO = 5, 6  # syslog(3); what was not served stands out
@@ -86,14 +86,14 @@ def line(who: Caller, method: str, record: Record, now: float) -> str:
         f'audit {{"time": {now:.3f}, {who.members}, "outcome": "{record.outcome}", '
         f'"status": {record.status}, '
         f'"method": {encode_basestring_ascii(method[:16])}, '
-        f'"action": {encode_basestring_ascii(record.action[:LONGEST_TARGET])}{more}}}\n'
+        f'"action": {encode_basestring_ascii(record.action[:MAX_TARGET])}{more}}}\n'
     )
 
 
 def entry(who: Caller, method: str, record: Record) -> str:
     """Return one record in the journal's own protocol (systemd.io, "Native Journal Protocol")."""
     asked = encode_basestring_ascii(method[:16])[1:-1]
-    action = encode_basestring_ascii(record.action[:LONGEST_TARGET])[1:-1]
+    action = encode_basestring_ascii(record.action[:MAX_TARGET])[1:-1]
     more = ""
     for name, version in record.names.items():
         more = f"{more}VPS_SECRETS_NAME={name}\n"

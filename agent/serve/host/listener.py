@@ -8,7 +8,7 @@ import socket
 import stat
 from typing import TYPE_CHECKING, Final
 
-from common.errors import AgentError
+from common.errors import VpsSecretsError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,7 +18,7 @@ BACKLOG: Final = 1024
 """Connections that wait to be accepted, in listen(2)."""
 
 
-class ListenError(AgentError):
+class ListenError(VpsSecretsError):
     """A socket could not be made; the text tells why and what to do."""
 
 

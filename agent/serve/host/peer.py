@@ -19,7 +19,7 @@ _SO_PEERGROUPS: Final = 59  # asm-generic/socket.h; Linux 4.13 and newer
 _SO_PEERPIDFD: Final = 77
 _GID_BYTES: Final = struct.calcsize("I")
 _A_FEW_GROUPS: Final = 64
-_MOST_GROUPS: Final = 65536  # NGROUPS_MAX
+_MAX_GROUPS: Final = 65536  # NGROUPS_MAX
 _NOBODY: Final = 0xFFFFFFFF  # what SO_PEERCRED says where there are no credentials
 
 
@@ -51,7 +51,7 @@ def _groups(connection: socket.socket) -> bytes:
     except OSError as error:
         if error.errno != errno.ERANGE:
             raise
-    return connection.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, _MOST_GROUPS * _GID_BYTES)
+    return connection.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, _MAX_GROUPS * _GID_BYTES)
 
 
 def _unit(connection: socket.socket, pid: int) -> str | None:

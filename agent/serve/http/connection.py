@@ -26,7 +26,7 @@ from agent.core.errors import (
 from agent.serve.host import audit
 from agent.serve.host.audit import Record
 from agent.serve.http.channel import Channel
-from agent.serve.http.responses import Answer, Waiting, head, problem_response
+from agent.serve.http.responses import Answer, DeferredAnswer, head, problem_response
 
 if TYPE_CHECKING:
     import asyncio
@@ -58,21 +58,23 @@ class Connection(Channel):
         "_listens",
         "_phase",
         "_received",
+        "_reported_unsent",
         "_server",
         "_task",
         "_unanswered",
-        "_untaken",
         "_who",
         "deadline",
         "peer",
-        "stranger",
+        "ungranted",
     )
 
-    def __init__(self, server: Server, accepted: socket.socket, peer: Peer | None, *, stranger: bool) -> None:
-        """``stranger`` is for the server: whether no grant meant the peer when it connected."""
+    def __init__(
+        self, server: Server, accepted: socket.socket, peer: Peer | None, *, ungranted: bool
+    ) -> None:
+        """``ungranted`` is for the server: whether no grant meant the peer when it connected."""
         super().__init__(server.poll, accepted)
         self.peer: Final = peer
-        self.stranger: Final = stranger
+        self.ungranted: Final = ungranted
         self.deadline = math.inf
         self._server: Final = server
         self._who: Final = audit.caller(server.door.name, peer)
@@ -83,28 +85,28 @@ class Connection(Channel):
         self._task: asyncio.Task[None] | None = None
         self._listens = False  # the task is of no use to a caller that has closed its half
         self._unanswered: http.Request | None = None  # what the task is to answer, and record
-        self._untaken = 0  # bytes of an answer that the caller does not take at once
+        self._reported_unsent = 0  # bytes of an answer that the caller does not take at once
 
     def begin(self) -> None:
         """Wait for the first request; often it is there already."""
-        self._arm(self._server.crowd.limits.idle_timeout)
+        self._arm(self._server.caller_limits.limits.idle_timeout)
         self.look()
         self.read(wanted=True)
 
-    def late(self) -> None:
+    def on_deadline(self) -> None:
         """The deadline has passed: end an idle connection in order, any other at once."""
         if self._phase is _Phase.IDLE and not (self._received or self._last):
-            self.retire()
+            self.close_gracefully()
         else:
             self.close()
 
-    def retire(self) -> None:
+    def close_gracefully(self) -> None:
         """End an idle connection; a request that has just come is the last one."""
         if self._phase is not _Phase.IDLE:
             return
         self._last = True
         self.shut(socket.SHUT_RD)  # what the caller sends from now on fails at its own end
-        self._arm(self._server.crowd.limits.header_timeout)
+        self._arm(self._server.caller_limits.limits.header_timeout)
         self.look()
 
     def close(self) -> None:
@@ -117,7 +119,7 @@ class Connection(Channel):
         if self._unanswered is not None:
             record = Record("served", 204, self._unanswered.path, {}, reason="not-answered")
             self._record(self._unanswered.method, record)
-        self._leave_untaken(0)
+        self._leave_unsent(0)
         self._server.forget(self)
 
     def _arm(self, seconds: float) -> None:
@@ -132,13 +134,13 @@ class Connection(Channel):
             begins = not self._received
             self._received += data
             if not self._take() and begins:
-                self._arm(self._server.crowd.limits.header_timeout)
+                self._arm(self._server.caller_limits.limits.header_timeout)
         elif self._phase is _Phase.BUSY:
             self._received += data
             self.read(wanted=not self._has_enough())
 
     def _has_enough(self) -> bool:
-        return len(self._received) > self._server.crowd.limits.header_bytes
+        return len(self._received) > self._server.caller_limits.limits.header_bytes
 
     def hung_up(self) -> None:
         """Close, unless there is an answer to what was asked: not for one who listened."""
@@ -148,7 +150,7 @@ class Connection(Channel):
     def _take(self) -> bool:
         """Take the first request, where it is all there, and have it answered."""
         try:
-            end = http.head_end(self._received, self._server.crowd.limits.header_bytes)
+            end = http.head_end(self._received, self._server.caller_limits.limits.header_bytes)
             if not end:
                 return False
             untrusted_head, self._received = self._received[:end], self._received[end:]
@@ -183,7 +185,7 @@ class Connection(Channel):
         self._listens = said.for_listener
         self._task = self._server.loop.create_task(self._wait(request, said))
 
-    async def _wait(self, request: http.Request, waiting: Waiting) -> None:
+    async def _wait(self, request: http.Request, waiting: DeferredAnswer) -> None:
         try:
             answer = await waiting.answer()
         except Exception as error:  # noqa: BLE001  # as in _answer
@@ -218,7 +220,7 @@ class Connection(Channel):
 
     def sent(self) -> None:
         """Go on, once a slow reader has taken an answer."""
-        self._leave_untaken(0)
+        self._leave_unsent(0)
         if self._drained is not None:
             self._drained.set_result(None)
         else:
@@ -229,15 +231,17 @@ class Connection(Channel):
         if self.send(*parts):
             return True
         if not self.closed:
-            self._leave_untaken(sum(map(len, parts)))
-            self._arm(self._server.crowd.limits.idle_timeout)
+            self._leave_unsent(sum(map(len, parts)))
+            self._arm(self._server.caller_limits.limits.idle_timeout)
         return False
 
-    def _leave_untaken(self, size: int) -> None:
+    def _leave_unsent(self, size: int) -> None:
         """Have the crowd know how much memory this caller keeps busy."""
-        if size != self._untaken:
-            self._server.crowd.untaken(self.peer.uid if self.peer else -1, size - self._untaken)
-            self._untaken = size
+        if size != self._reported_unsent:
+            self._server.caller_limits.unsent(
+                self.peer.uid if self.peer else -1, size - self._reported_unsent
+            )
+            self._reported_unsent = size
 
     async def _pour(self, start: bytes, stream: AsyncGenerator[bytes, None]) -> None:
         """Write a stream as fast as the caller reads it, until it ends or the caller has gone."""
@@ -271,7 +275,7 @@ class Connection(Channel):
         if self.closed:
             return
         self._phase = _Phase.IDLE
-        limits = self._server.crowd.limits
+        limits = self._server.caller_limits.limits
         if self._received and self._take():
             self.read(wanted=not self._has_enough())
         elif self.ended:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 STRANGERS_SHARE: Final = 0.25
 """The part of all connections that callers without any grant may have together."""
 
-MOST_UNTAKEN: Final = 16 * 1024 * 1024
+MAX_UNSENT: Final = 16 * 1024 * 1024
 """Bytes of answers that one uid may leave untaken before it gets no more: they are the agent's memory.
 
 As much as the largest bundle there can be, and far below MemoryMax= of the unit.
@@ -19,7 +19,7 @@ As much as the largest bundle there can be, and far below MemoryMax= of the unit
 UNTAKEN_RETRY_S: Final = 1.0
 
 
-class Crowd:
+class CallerLimits:
     """Counts and limits of one door, shared by its connections."""
 
     def __init__(self, limits: Limits) -> None:
@@ -27,10 +27,10 @@ class Crowd:
         self._all = 0
         self._strangers = 0
         self._by_uid: Counter[int] = Counter()
-        self._untaken: Counter[int] = Counter()
+        self._unsent: Counter[int] = Counter()
         self._buckets: dict[int, tuple[float, float]] = {}
 
-    def enter(self, uid: int, *, stranger: bool) -> bool:
+    def enter(self, uid: int, *, ungranted: bool) -> bool:
         """Count a connection in; False where there are too many already.
 
         Strangers share a part of all: somebody with the uids of a whole range (subuid(5)) finds no grant,
@@ -38,30 +38,30 @@ class Crowd:
         """
         limits = self.limits
         full = self._all >= limits.connections or self._by_uid.get(uid, 0) >= limits.connections_per_uid
-        if full or (stranger and self._strangers >= limits.connections * STRANGERS_SHARE):
+        if full or (ungranted and self._strangers >= limits.connections * STRANGERS_SHARE):
             return False
         self._all += 1
-        self._strangers += stranger
+        self._strangers += ungranted
         self._by_uid[uid] += 1
         return True
 
-    def leave(self, uid: int, *, stranger: bool) -> None:
+    def leave(self, uid: int, *, ungranted: bool) -> None:
         """Count a connection out."""
         self._all -= 1
-        self._strangers -= stranger
+        self._strangers -= ungranted
         self._by_uid[uid] -= 1
         if not self._by_uid[uid]:
             del self._by_uid[uid]
 
-    def untaken(self, uid: int, change: int) -> None:
+    def unsent(self, uid: int, change: int) -> None:
         """Count bytes of an answer that its caller does not take at once, and out again."""
-        self._untaken[uid] += change
-        if not self._untaken[uid]:
-            del self._untaken[uid]
+        self._unsent[uid] += change
+        if not self._unsent[uid]:
+            del self._unsent[uid]
 
     def wait(self, uid: int, now: float) -> float:
         """Take one request of the uid's second; return how long (s) it must wait, 0 where it needn't."""
-        if self._untaken.get(uid, 0) >= MOST_UNTAKEN:
+        if self._unsent.get(uid, 0) >= MAX_UNSENT:
             return UNTAKEN_RETRY_S
         rate = self.limits.requests_per_second
         if not rate:

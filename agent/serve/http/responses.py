@@ -54,14 +54,14 @@ class Answer(NamedTuple):
     closes: bool = False
 
 
-class Waiting(NamedTuple):
+class DeferredAnswer(NamedTuple):
     """An answer that takes its time. ``for_listener``: it has no use once the caller closes its half."""
 
     answer: Callable[[], Coroutine[None, None, Answer]]
     for_listener: bool = False
 
 
-Said: TypeAlias = Answer | Waiting
+Said: TypeAlias = Answer | DeferredAnswer
 
 
 def field(name: str, value: str) -> str:

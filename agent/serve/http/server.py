@@ -22,7 +22,7 @@ from agent.serve.http.responses import head, problem_response
 if TYPE_CHECKING:
     from agent.core.access import Peer
     from agent.core.http import Request
-    from agent.serve.http.limits import Crowd
+    from agent.serve.http.limits import CallerLimits
     from agent.serve.http.responses import Said
     from agent.serve.state import Traffic
 
@@ -38,7 +38,7 @@ ACCEPT_AGAIN_S: Final = 1.0
 CROWDED_RETRY_S: Final = 1.0
 TURNED_AWAY_S: Final = 0.2
 """How long a connection past the limits stays, so that its caller can send and then finds why."""
-MOST_TURNED_AWAY: Final = 128
+MAX_TURNED_AWAY: Final = 128
 """How many of them may; more are closed at once."""
 DRAIN_S: Final = 0.5
 """How long connections that are idle may take to ask once more, at the end."""
@@ -76,9 +76,9 @@ class Door(Protocol):
 class Server:
     """Owns the connections of one door and the one timer for their deadlines."""
 
-    def __init__(self, door: Door, crowd: Crowd, traffic: Traffic) -> None:
+    def __init__(self, door: Door, caller_limits: CallerLimits, traffic: Traffic) -> None:
         self.door: Final = door
-        self.crowd: Final = crowd
+        self.caller_limits: Final = caller_limits
         self.traffic: Final = traffic
         self.loop: Final = asyncio.get_running_loop()
         self.poll: Final = select.epoll()
@@ -118,7 +118,7 @@ class Server:
         self.stop()
         await self._empty(DRAIN_S)
         for connection in list(self._connections.values()):
-            connection.retire()
+            connection.close_gracefully()
         await self._empty(GOODBYE_S)
         for connection in list(self._connections.values()):
             connection.close()
@@ -139,7 +139,7 @@ class Server:
         """
         if request.has_body:
             raise RequestError(BODY_NOT_EXPECTED)
-        wait = self.crowd.wait(caller.uid, self.loop.time()) if caller is not None else 0.0
+        wait = self.caller_limits.wait(caller.uid, self.loop.time()) if caller is not None else 0.0
         if wait:
             raise RequestError(TOO_MANY_REQUESTS, retry_after=wait)
 
@@ -158,7 +158,7 @@ class Server:
         """Count a connection out that has closed itself."""
         del self._connections[connection.descriptor]
         caller = connection.peer
-        self.crowd.leave(caller.uid if caller else -1, stranger=connection.stranger)
+        self.caller_limits.leave(caller.uid if caller else -1, ungranted=connection.ungranted)
         self.traffic.connections[self.door.name] -= 1
         if not self._connections:
             self._emptied.set()
@@ -193,12 +193,12 @@ class Server:
         """Take the peer, and count the connection in or refuse it."""
         accepted.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
         caller = peer.of(accepted, with_unit=self.door.wants_unit())
-        stranger = caller is None or not self.door.knows(caller)
-        if not self.crowd.enter(caller.uid if caller else -1, stranger=stranger):
+        ungranted = caller is None or not self.door.knows(caller)
+        if not self.caller_limits.enter(caller.uid if caller else -1, ungranted=ungranted):
             self._turn_away(accepted)
             return
         self.traffic.connections[self.door.name] += 1
-        connection = Connection(self, accepted, caller, stranger=stranger)
+        connection = Connection(self, accepted, caller, ungranted=ungranted)
         self._connections[connection.descriptor] = connection
         connection.begin()
 
@@ -207,7 +207,7 @@ class Server:
         self.traffic.refused[self.door.name] += 1
         with contextlib.suppress(OSError):
             accepted.send(self._crowded, socket.MSG_DONTWAIT)
-        if len(self._turned_away) >= MOST_TURNED_AWAY:
+        if len(self._turned_away) >= MAX_TURNED_AWAY:
             accepted.close()
             return
         self._turned_away.add(accepted)
@@ -221,7 +221,7 @@ class Server:
         """End what is late, and look again when the next is due."""
         now = self.loop.time()
         for connection in [one for one in self._connections.values() if one.deadline <= now]:
-            connection.late()
+            connection.on_deadline()
         self._timer, self._look_at = None, math.inf
         self.expect(min((one.deadline for one in self._connections.values()), default=math.inf))
 

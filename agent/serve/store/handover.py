@@ -41,7 +41,7 @@ class Adopted:
     refused: tuple[str, ...] = ()
 
 
-class Keeping:
+class Handover:
     """Hands files of ``owner`` to the descriptor store."""
 
     def __init__(self, descriptors: DescriptorStore, owner: index.Owner) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from agent.core import wire_fields
-from agent.core.secret import Facts, Secret, Snapshot
+from agent.core.secret import Secret, SecretMetadata, Snapshot
 from agent.serve.store.memory_file import AdoptionError
 from common import untrusted_json
 from common.names import SecretName, parse_name
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 FORMAT: Final = 1
-MOST_NAMES: Final = 2000
+MAX_NAMES: Final = 2000
 _KEYS: Final = (
     *("format", "vpsId", "container", "bootId", "sequence"),
     *("generation", "changed", "pending", "kept", "facts", "current", "until"),
@@ -56,7 +56,7 @@ class Index:
     changed: Mapping[SecretName, int]
     pending: frozenset[SecretName]
     kept: frozenset[SecretName]
-    facts: tuple[Facts, ...]
+    facts: tuple[SecretMetadata, ...]
     until: tuple[float, ...]
 
     @property
@@ -124,23 +124,23 @@ def _decode(owner: Owner, untrusted: bytes, sizes: list[int]) -> Index:
             raise AdoptionError(f"it is of another {whose}")
     facts = tuple(
         wire_fields.facts_in(item, owner.vps_id)
-        for item in untrusted_json.array(members["facts"], "its facts", MOST_NAMES)
+        for item in untrusted_json.array(members["facts"], "its facts", MAX_NAMES)
     )
     until = tuple(
         untrusted_json.number(item, "until", float(_MOST))
-        for item in untrusted_json.array(members["until"], "until", MOST_NAMES)
+        for item in untrusted_json.array(members["until"], "until", MAX_NAMES)
     )
-    current = untrusted_json.whole(members["current"], "current", MOST_NAMES)
+    current = untrusted_json.integer(members["current"], "current", MAX_NAMES)
     if [item.size for item in facts] != sizes or current + len(until) != len(facts):
         raise untrusted_json.MalformedError("its facts do not fit its payloads")
     for part in (facts[:current], facts[current:]):
         if len({item.name for item in part}) != len(part):
             raise untrusted_json.MalformedError("a name is in it twice")
     return Index(
-        untrusted_json.whole(members["sequence"], "sequence", _MOST),
-        untrusted_json.whole(members["generation"], "generation", _MOST),
+        untrusted_json.integer(members["sequence"], "sequence", _MOST),
+        untrusted_json.integer(members["generation"], "generation", _MOST),
         {
-            _name(key): untrusted_json.whole(value, "changed", _MOST)
+            _name(key): untrusted_json.integer(value, "changed", _MOST)
             for key, value in untrusted_json.mapping(members["changed"], "changed").items()
         },
         _names(members["pending"], "pending"),
@@ -151,7 +151,7 @@ def _decode(owner: Owner, untrusted: bytes, sizes: list[int]) -> Index:
 
 
 def _names(untrusted: object, what: str) -> frozenset[SecretName]:
-    return frozenset(_name(item) for item in untrusted_json.array(untrusted, what, MOST_NAMES))
+    return frozenset(_name(item) for item in untrusted_json.array(untrusted, what, MAX_NAMES))
 
 
 def _name(untrusted: object) -> SecretName:

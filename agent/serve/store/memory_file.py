@@ -21,13 +21,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
 from agent.core.errors import MemoryLockError
-from common.errors import AgentError
+from common.errors import VpsSecretsError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-MOST_PAYLOADS: Final = 1024
-MOST_BYTES: Final = 64 * 1024 * 1024
+MAX_PAYLOAD_COUNT: Final = 1024
+MAX_BYTES: Final = 64 * 1024 * 1024
 SECRET, ORDINARY = "memfd_secret", "memfd"
 
 _MAGIC: Final = b"vps-sec\x03"  # the last byte is the version of this layout
@@ -61,7 +61,7 @@ class Moments(NamedTuple):
         return all(moment is None or 0.0 <= moment <= now for moment in moments)
 
 
-class AdoptionError(AgentError):
+class AdoptionError(VpsSecretsError):
     """A memory file of a former process is not used; the text tells why, never what is in it."""
 
 
@@ -117,7 +117,7 @@ class MemoryFile:
         if kind == ORDINARY and fcntl.fcntl(fd, fcntl.F_GET_SEALS) & _SEALS != _SEALS:
             raise AdoptionError("its size could change")  # to read past its end would be fatal (SIGBUS)
         size = os.fstat(fd).st_size
-        if not mmap.PAGESIZE <= size <= MOST_BYTES:
+        if not mmap.PAGESIZE <= size <= MAX_BYTES:
             raise AdoptionError("its size is out of bounds")
         mapping = mmap.mmap(fd, size, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
         magic, *_, count, index_bytes, content, digest = _HEAD.unpack_from(mapping)
@@ -126,7 +126,7 @@ class MemoryFile:
             raise AdoptionError("it is not a file of this agent")
         if magic != _MAGIC:
             raise AdoptionError("another version of the agent made it")
-        if count > MOST_PAYLOADS or max(start + index_bytes + content, mmap.PAGESIZE) != size:
+        if count > MAX_PAYLOAD_COUNT or max(start + index_bytes + content, mmap.PAGESIZE) != size:
             raise AdoptionError("its lengths do not fit: it is damaged")
         if digest != _digest((count, index_bytes, content), mapping):
             raise AdoptionError("its digest does not fit: it is damaged")

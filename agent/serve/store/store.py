@@ -1,6 +1,6 @@
 """What serve holds: the current snapshot, when each name last changed, and the health of the cycles.
 
-One writer, the keeper. A new snapshot is complete, with its payloads in a memory file of its own that systemd
+One writer, the refresher. A new snapshot is complete, with its payloads in a memory file of its own that systemd
 keeps for the next process (agent/serve/store/handover.py), before it is assigned; then the
 former file is wiped. Readers take ``snapshot`` once and do not await before they have built their answer, so
 they never see two snapshots mixed nor a wiped one.
@@ -13,7 +13,7 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
-from agent.core.secret import Facts, Secret, Snapshot
+from agent.core.secret import Secret, SecretMetadata, Snapshot
 from agent.serve.store import index as kept_file
 from agent.serve.store.handover import SNAPSHOT, TOKEN, Kept
 from agent.serve.store.memory_file import MemoryFile, Moments
@@ -22,16 +22,16 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     from agent.core.errors import Failure
-    from agent.serve.store.handover import Adopted, Keeping
+    from agent.serve.store.handover import Adopted, Handover
     from common.names import SecretName, Version
 
-MOST_GONE: Final = 1000
+MAX_GONE: Final = 1000
 """How many names that exist no more are remembered for watchers."""
 
 
 @dataclass(slots=True)
 class Health:
-    """How the cycles go. Written by the keeper only. Moments are on the boot clock, in seconds.
+    """How the cycles go. Written by the refresher only. Moments are on the boot clock, in seconds.
 
     ``calls`` by (service, outcome); ``poll_interval`` is the one in force, perhaps stretched (s).
     """
@@ -47,7 +47,7 @@ class Health:
     poll_interval: float | None = None
     last_cycle: float | None = None
     timings: dict[str, float] = field(default_factory=dict)
-    foreign: tuple[str, ...] = ()
+    rejected: tuple[str, ...] = ()
     list_refused: bool = False
     warnings: tuple[str, ...] = ()
     configuration_error: str | None = None
@@ -55,14 +55,14 @@ class Health:
 
 
 class Store:
-    """The snapshot and its memory. ``keeping`` hands the memory to the next process, None does not."""
+    """The snapshot and its memory. ``handover`` hands the memory to the next process, None does not."""
 
-    def __init__(self, keeping: Keeping | None = None) -> None:
+    def __init__(self, handover: Handover | None = None) -> None:
         self.snapshot: Snapshot | None = None
         self.changed: dict[SecretName, int] = {}
         """Generation in which each name last changed, appeared or went."""
         self.health: Final = Health()
-        self._keeping: Final = keeping
+        self._handover: Final = handover
         self._memory: Kept | None = None
         self._token: Kept | None = None
         self._moments = Moments()
@@ -90,7 +90,7 @@ class Store:
         if self._memory is not None:
             self._memory.memory.remember(moments)
 
-    def held(self) -> dict[SecretName, Facts]:
+    def held(self) -> dict[SecretName, SecretMetadata]:
         """Return the facts of what is served now."""
         current = self.snapshot.current if self.snapshot else {}
         return {name: secret.facts for name, secret in current.items()}
@@ -107,7 +107,7 @@ class Store:
     def publish(
         self,
         versions: Mapping[SecretName, Version],
-        read: Mapping[Version, tuple[Facts, bytes]],
+        read: Mapping[Version, tuple[SecretMetadata, bytes]],
         *,
         previous_until: float,
         now: float,
@@ -134,13 +134,13 @@ class Store:
         if snapshot is not None and not changed and previous == snapshot.previous:
             if (pending, kept) == (snapshot.pending, snapshot.kept):
                 return ()
-            if self._keeping is None:
+            if self._handover is None:
                 self.snapshot = replace(snapshot, pending=pending, kept=kept)
                 return ()
         generation = self.snapshot.generation if self.snapshot else 0
         if changed or self.snapshot is None:
             generation += 1
-        sources: dict[Version, tuple[Facts, bytes | Secret]] = {
+        sources: dict[Version, tuple[SecretMetadata, bytes | Secret]] = {
             **{secret.facts.version: (secret.facts, secret) for secret in former.values()},
             **read,
         }
@@ -176,7 +176,7 @@ class Store:
             MemoryLockError: there is no memory for it; the former one is still held.
         """
         if token_state != self.token_state():
-            index = kept_file.token_index(self._keeping.owner) if self._keeping else b""
+            index = kept_file.token_index(self._handover.owner) if self._handover else b""
             self._token = self._replace(self._token, TOKEN, MemoryFile((token_state,), index))
 
     def memory_facts(self) -> dict[str, str | int | bool | None]:
@@ -185,7 +185,7 @@ class Store:
         if file is None:
             return {"kind": None, "bytes": 0, "unswappable": True, "kept": False, "whyNotKept": None}
         memory = file.memory
-        why_not = self._keeping.why_not(memory) if self._keeping else "systemd does not run this agent"
+        why_not = self._handover.why_not(memory) if self._handover else "systemd does not run this agent"
         return {
             "kind": memory.kind,
             "bytes": memory.size,
@@ -198,20 +198,20 @@ class Store:
         """End: leave to the next process what systemd keeps for it, wipe all else."""
         self.snapshot = None
         for file in (self._memory, self._token):
-            if file is not None and self._keeping is not None:
-                self._keeping.leave(file)
+            if file is not None and self._handover is not None:
+                self._handover.leave(file)
             elif file is not None:
                 file.memory.close()
 
     def _replace(self, former: Kept | None, kind: str, memory: MemoryFile) -> Kept:
         """Have the new file kept, then give the former one up; nothing that can fail is in between."""
-        if self._keeping is None:
+        if self._handover is None:
             if former is not None:
                 former.memory.close()
             return Kept(kind, memory)
-        file = self._keeping.keep(kind, memory)
+        file = self._handover.keep(kind, memory)
         if former is not None:
-            self._keeping.give_up(former)
+            self._handover.give_up(former)
         return file
 
     def _previous_after(
@@ -234,7 +234,7 @@ class Store:
 
     def _assign(
         self,
-        current: Mapping[SecretName, tuple[Facts, bytes | Secret]],
+        current: Mapping[SecretName, tuple[SecretMetadata, bytes | Secret]],
         previous: Mapping[SecretName, tuple[Secret, float]],
         remarks: tuple[int, dict[SecretName, int], frozenset[SecretName], frozenset[SecretName]],
     ) -> None:
@@ -246,7 +246,7 @@ class Store:
         payloads = [payload for _, payload in current.values()] + [secret for secret, _ in previous.values()]
         facts = [facts for facts, _ in current.values()] + [secret.facts for secret, _ in previous.values()]
         index = kept_file.Index(
-            sequence=self._keeping.next_sequence() if self._keeping else 0,
+            sequence=self._handover.next_sequence() if self._handover else 0,
             generation=generation,
             changed=noted,
             pending=pending,
@@ -256,7 +256,7 @@ class Store:
         )
         memory = MemoryFile(
             [p.borrow() if isinstance(p, Secret) else p for p in payloads],
-            kept_file.encode(self._keeping.owner, index) if self._keeping else b"",
+            kept_file.encode(self._handover.owner, index) if self._handover else b"",
             self._moments,
         )
         snapshot = index.snapshot(memory.views)
@@ -270,6 +270,6 @@ class Store:
         noted = {name: when for name, when in self.changed.items() if name not in changed}
         noted |= dict.fromkeys(changed, generation)
         gone = [name for name in noted if name not in current]
-        for name in gone[: max(0, len(gone) - MOST_GONE)]:
+        for name in gone[: max(0, len(gone) - MAX_GONE)]:
             del noted[name]
         return noted

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from agent.config.beacon import BeaconSettings
     from agent.config.model import Config
     from agent.core.errors import Failure
-    from agent.core.wire_watch import Sight
+    from agent.core.wire_watch import WatchResult
     from agent.serve.state import State
 
 BURST: Final = 6
@@ -45,7 +45,7 @@ class Beacon:
     def __init__(
         self,
         state: State,
-        watch: Callable[[Watch, Config], Awaitable[Sight]],
+        watch: Callable[[Watch, Config], Awaitable[WatchResult]],
         signal: Callable[[], None],
     ) -> None:
         self._state: Final = state
@@ -130,16 +130,16 @@ class Beacon:
         return schedule.look(settings.interval, self._uniform)
 
     def _saw(self, seen: str, settings: BeaconSettings) -> None:
-        lookout, now = self._lookout, clock.boot()
-        if lookout.state == "failing":
+        beacon_status, now = self._lookout, clock.boot()
+        if beacon_status.state == "failing":
             _log.info("the beacon is seen again")
-        lookout.seen, lookout.failures, lookout.failure = now, 0, None
+        beacon_status.seen, beacon_status.failures, beacon_status.failure = now, 0, None
         self._become("watching")
         if seen == self._seen:
             return
         if self._seen is not None:
-            lookout.changed = now
-            lookout.events["change"] += 1
+            beacon_status.changed = now
+            beacon_status.events["change"] += 1
             _log.info("the beacon has changed")
         # the first sight of it is no change, but a touch may have come between the last reading and now
         self._seen, self._news = seen, now
@@ -165,15 +165,15 @@ class Beacon:
 
     def _failed(self, failure: Failure, settings: BeaconSettings) -> float:
         """Tell it, where it is news, and return when to look again."""
-        lookout = self._lookout
-        lookout.failure = failure
-        lookout.failures += 1
-        lookout.events["failure"] += 1
+        beacon_status = self._lookout
+        beacon_status.failure = failure
+        beacon_status.failures += 1
+        beacon_status.events["failure"] += 1
         rotation = self._state.config.rotation
         pace = schedule.Pace(backoff_base=settings.interval, backoff_cap=rotation.backoff_cap)
-        delay = schedule.backoff(pace, lookout.failures, self._uniform, failure.retry_after)
+        delay = schedule.backoff(pace, beacon_status.failures, self._uniform, failure.retry_after)
         every = self._state.store.health.poll_interval or rotation.poll_interval
-        if lookout.state != "failing":
+        if beacon_status.state != "failing":
             _log.warning(
                 "%s; nothing that is served depends on it, a rotation is noticed by the poll every %s; "
                 "next look in %.0f s",

@@ -1,6 +1,6 @@
 """The calls of this month, and the pace of polls that keeps to their budget.
 
-The keeper's: the only writer of the count, which lies in the memory that survives a restart, and of the poll
+The refresher's: the only writer of the count, which lies in the memory that survives a restart, and of the poll
 interval in force. Only polls and retries are put off, never a refresh, a signal, an expiry or a rotation that
 is under way. The decisions are in agent/core/budget.py.
 """
@@ -28,7 +28,7 @@ WHOLE_MONTH_S: Final = 60.0
 _log: Final = logging.getLogger("agent.spending")
 
 
-class Spending:
+class CallBudget:
     """Counts, and says how far apart polls are to be."""
 
     def __init__(self, state: State) -> None:
@@ -53,7 +53,7 @@ class Spending:
         settings, every = self._state.config.rotation, self._decide()
         cap = settings.backoff_cap
         if is_stretched(self._state):
-            cap = max(cap, min(every, budget.LONGEST_RETRY_S))
+            cap = max(cap, min(every, budget.MAX_RETRY_S))
         self._tell(every)
         return schedule.Pace(every, settings.start_jitter, settings.backoff_base, cap, settings.spread)
 

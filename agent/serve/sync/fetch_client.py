@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from agent.config.model import Config
-    from agent.core.wire_watch import Sight, Watch
+    from agent.core.wire_watch import Watch, WatchResult
 
 T = TypeVar("T")
 
@@ -49,7 +49,7 @@ async def fetch(request: wire.Request, config: Config) -> wire.Reply:
     return _checked(lambda: wire.decode_reply(untrusted, request, config.vps_id, config.container.id), config)
 
 
-async def watch(request: Watch, config: Config) -> Sight:
+async def watch(request: Watch, config: Config) -> WatchResult:
     """Return the checked reply to a watch over the beacon: when something is seen, or its lifetime is over.
 
     Raises:

@@ -51,11 +51,11 @@ def next_attempt_in(state: State) -> float | None:
 
 def last_look(state: State) -> float | None:
     """Return the most that the last good look at the beacon is ago (s): a failed one would have been told."""
-    settings, lookout, now = state.config.beacon, state.beacon, clock.boot()
-    if settings is None or lookout.seen is None:
+    settings, beacon_status, now = state.config.beacon, state.beacon, clock.boot()
+    if settings is None or beacon_status.seen is None:
         return None
-    since = now - lookout.seen
-    return min(since, schedule.look(settings.interval, max) + LOOK_S) if lookout.watched else since
+    since = now - beacon_status.seen
+    return min(since, schedule.look(settings.interval, max) + LOOK_S) if beacon_status.watched else since
 
 
 def dropped_in(state: State) -> float | None:

@@ -1,4 +1,4 @@
-"""The keeper: decides when to read, has it read, and publishes what the rotation machine decides.
+"""The refresher: decides when to read, has it read, and publishes what the rotation machine decides.
 
 The only writer of the store and of the machine's progress. One cycle at a time; identical work is coalesced:
 whoever asks for a refresh joins the next cycle that starts after the request. No failure ends the loop.
@@ -26,13 +26,13 @@ from agent.core.errors import (
 )
 from agent.serve.host import clock
 from agent.serve.host.logs import place
-from agent.serve.sync.call_budget import Spending
+from agent.serve.sync.call_budget import CallBudget
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from agent.config.model import Config
-    from agent.core.secret import Facts
+    from agent.core.secret import SecretMetadata
     from agent.serve.state import State
     from common.names import SecretName, Version
 
@@ -54,23 +54,23 @@ class Refreshed:
     seconds: float
 
 
-class Keeper:
-    """``fetch`` makes one cycle's exchange; ``told`` is called after every cycle and every drop."""
+class Refresher:
+    """``fetch`` makes one cycle's exchange; ``on_cycle_end`` is called after every cycle and every drop."""
 
     def __init__(
         self,
         state: State,
         fetch: Callable[[wire.Request, Config], Awaitable[wire.Reply]],
-        told: Callable[[Refreshed], None],
+        on_cycle_end: Callable[[Refreshed], None],
     ) -> None:
         self._state = state
         self._store: Final = state.store
         self._fetch = fetch
-        self._told = told
+        self._on_cycle_end = on_cycle_end
         self._progress = rotation.Progress(
             confirmed=state.store.moments.confirmed, denied_since=state.store.moments.denied_since
         )
-        self._spending: Final = Spending(state)
+        self._call_budget: Final = CallBudget(state)
         self._uniform: Final = random.SystemRandom().uniform
         self._wake: Final = asyncio.Event()
         self._wakes_at = float("inf")
@@ -83,7 +83,7 @@ class Keeper:
         """Read, publish and wait, until cancelled."""
         attempted = self._store.moments.attempted
         since = RESTART_EVERY_S if attempted is None else clock.boot() - attempted
-        self._plan(max(schedule.first(self._spending.pace(), self._uniform), RESTART_EVERY_S - since))
+        self._plan(max(schedule.first(self._call_budget.pace(), self._uniform), RESTART_EVERY_S - since))
         while True:
             await self._wait()
             if self._next is not None or clock.boot() >= self._due:
@@ -123,7 +123,7 @@ class Keeper:
 
         A month that has begun is noticed here too, whenever the next reading is.
         """
-        self._spending.note({})
+        self._call_budget.note({})
         if clock.boot() >= self._wakes_at:
             self._wake.set()
 
@@ -158,7 +158,7 @@ class Keeper:
         """Wipe and drop what has outlived its time; return in how many seconds to look again."""
         now = clock.moment()
         self._store.expire_previous(now.boot)
-        self._spending.note({})
+        self._call_budget.note({})
         step = rotation.overdue(self._store.held(), self._progress, self._policy, now)
         changed = self._apply(step, {}, now)
         if changed:
@@ -200,9 +200,9 @@ class Keeper:
         self._tell(refreshed)
 
     def _tell(self, refreshed: Refreshed) -> None:
-        """Call ``told``; a bug there is told and must not end the readings."""
+        """Call ``on_cycle_end``; a bug there is told and must not end the readings."""
         try:
-            self._told(refreshed)
+            self._on_cycle_end(refreshed)
         except Exception as error:  # noqa: BLE001  # as in _cycle
             _log.error("report this bug: %s", place(error))  # no traceback
 
@@ -234,10 +234,10 @@ class Keeper:
 
     def _note(self, reply: wire.Reply) -> None:
         self._store.keep_token_state(reply.token_state)
-        self._spending.note(reply.calls)
+        self._call_budget.note(reply.calls)
         health = self._store.health
         health.timings = dict(reply.timings)
-        health.foreign = tuple(reply.foreign)
+        health.rejected = tuple(reply.rejected)
         if reply.listed is not None:
             health.list_refused = not reply.listed
         if reply.failure is None or reply.credential_expires is not None:
@@ -245,7 +245,7 @@ class Keeper:
 
     def _until_next(self, step: rotation.Step, now: rotation.Moment) -> float:
         """Return in how many seconds to read again after a cycle that Barbican answered."""
-        pace = self._spending.pace()
+        pace = self._call_budget.pace()
         sooner = [] if step.again_in is None else [step.again_in]
         sooner += [
             schedule.until_expiry(pace, facts.expires, now.wall, self._uniform)
@@ -268,7 +268,9 @@ class Keeper:
         health.cycles_failed += 1
         step = rotation.after_failure(self._store.held(), failure, self._progress, self._policy, now)
         changed = self._apply(step, {}, now)
-        delay = schedule.backoff(self._spending.pace(), health.failures, self._uniform, failure.retry_after)
+        delay = schedule.backoff(
+            self._call_budget.pace(), health.failures, self._uniform, failure.retry_after
+        )
         self._plan(delay)
         _log.warning("%s; next attempt in %.0f s", failure, delay)
         return changed
@@ -280,7 +282,7 @@ class Keeper:
         self._apply(rotation.overdue(self._store.held(), self._progress, self._policy, now), {}, now)
 
     def _apply(
-        self, step: rotation.Step, read: dict[Version, tuple[Facts, bytes]], now: rotation.Moment
+        self, step: rotation.Step, read: dict[Version, tuple[SecretMetadata, bytes]], now: rotation.Moment
     ) -> tuple[SecretName, ...]:
         """Publish what the machine decided, then remember its progress."""
         changed: tuple[SecretName, ...] = ()
@@ -314,11 +316,11 @@ class Keeper:
 
 def _unfinished(step: rotation.Step) -> tuple[str, ...]:
     """Return a warning for each rotation that was published although its old entry is still there."""
-    if step.versions is None or not step.double:
+    if step.versions is None or not step.duplicates:
         return ()
     warnings = tuple(
         f"{name} stands in the container twice; the newest is served: remove the old entry"
-        for name in sorted(step.double)
+        for name in sorted(step.duplicates)
     )
     for warning in warnings:
         _log.warning("%s", warning)

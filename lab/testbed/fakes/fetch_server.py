@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from agent.core import wire, wire_watch
 from agent.core.rotation import Entry, Reading, Unread
-from agent.core.secret import Facts
+from agent.core.secret import SecretMetadata
 from common.names import SecretName, Version
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class World:
     unread: dict[str, Unread] = field(default_factory=dict)
     expires: dict[str, float] = field(default_factory=dict)
     failure: Failure | None = None
-    foreign: tuple[str, ...] = ()
+    rejected: tuple[str, ...] = ()
     created: float = 1_700_000_000.0
     listed: bool | None = None
     calls: int = 1
@@ -65,7 +65,7 @@ class World:
         entries = tuple(Entry(SecretName(name), Version(version)) for name, version in self.entries)
         new = [entry for entry in entries if entry.version not in request.known]
         read = {
-            entry.version: Facts(
+            entry.version: SecretMetadata(
                 entry.name,
                 entry.version,
                 len(self.payloads[entry.version]),
@@ -84,7 +84,7 @@ class World:
             reading=Reading(entries, read, unread),
             failure=None,
             payloads={version: self.payloads[version] for version in read},
-            foreign=self.foreign,
+            rejected=self.rejected,
             calls=CALLS | {"barbican": CALLS["barbican"] | {"ok": self.calls}},
             timings=TIMINGS,
             token_state=b"{}",

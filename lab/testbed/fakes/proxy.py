@@ -2,7 +2,8 @@
 
 A fault is a function that answers one request in its own way (lab/testbed/fakes/faults.py), perhaps with
 the real answer in its hands (:meth:`Handler.fetch`). It is planned for requests whose path contains a text,
-and for a span of time, on any clock: the newest plan that fits wins, without one the real answer goes back as it is.
+and for a span of time, on any clock: the newest plan that fits wins, without one the real answer goes back as
+it is.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from agent.core import wire, wire_watch
-from agent.core.wire_watch import Sight, Watch
+from agent.core.wire_watch import Watch, WatchResult
 
 if TYPE_CHECKING:
     from agent.core.errors import Failure
@@ -34,7 +34,7 @@ def configuration(directory: Path, url: str, more: str = "") -> Path:
 class Ended:
     """How a watcher ended; its reply has passed every check of serve's."""
 
-    sight: Sight
+    sight: WatchResult
     status: int
     log: str
 
