@@ -60,6 +60,8 @@ class Daemon:
         self._state = State(config, accounts.grants_of(config.grants), store, clock.boot())
         adopted = self._handover.adopt(inherited.kept)
         store.adopt(adopted)
+        self._state.health.confirmed = store.moments.confirmed
+        self._state.health.denied_since = store.moments.denied_since
         self._refused: Final = adopted.refused
         self._systemd: Final = Systemd()
         self._refresher: Final = Refresher(self._state, fetch_client.fetch, self._on_cycle_end)
@@ -158,7 +160,7 @@ class Daemon:
     def _reload(self) -> None:
         """Load the configuration again; a bad one is told and the one in force stays. Then read Barbican."""
         self._systemd.reloading()
-        health = self._state.store.health
+        health = self._state.health
         try:
             config = self._same_vps(load(self._state.config.path))
         except ConfigurationError as error:
@@ -220,7 +222,7 @@ class Daemon:
 
     def _warn_of_expiry(self) -> None:
         """Warn once at each threshold before the credential expires; a new credential begins anew."""
-        expires, wall = self._state.store.health.credential_expires, clock.wall()
+        expires, wall = self._state.health.credential_expires, clock.wall()
         former, self._urgency = self._urgency, expiry.urgency(expires, wall)
         if self._urgency > former:
             _log.warning("%s", expiry.warning(expires, wall))

@@ -14,6 +14,31 @@ if TYPE_CHECKING:
 
 
 @dataclass(slots=True)
+class Health:
+    """How the cycles go. Written by the refresher only. Moments are on the boot clock, in seconds.
+
+    ``calls`` by (service, outcome); ``poll_interval`` is the one in force, perhaps stretched (s).
+    """
+
+    confirmed: float | None = None
+    next_attempt: float | None = None
+    failure: Failure | None = None
+    failures: int = 0
+    denied_since: float | None = None
+    cycles: int = 0
+    cycles_failed: int = 0
+    calls: Counter[tuple[str, str]] = field(default_factory=Counter)
+    poll_interval: float | None = None
+    last_cycle: float | None = None
+    timings: dict[str, float] = field(default_factory=dict)
+    rejected: tuple[str, ...] = ()
+    list_refused: bool = False
+    warnings: tuple[str, ...] = ()
+    configuration_error: str | None = None
+    credential_expires: float | None = None  # Unix time (s); None: never, or unknown
+
+
+@dataclass(slots=True)
 class Traffic:
     """What the doors count. ``requests`` by (door, outcome), ``connections`` open now by door."""
 
@@ -25,9 +50,9 @@ class Traffic:
 
 @dataclass(slots=True)
 class BeaconStatus:
-    """How the watch over the beacon goes. Written by serve/beacon.py only; moments on the boot clock (s).
+    """How the watch over the beacon goes; written by agent/serve/sync/beacon_watch.py only.
 
-    ``state``, since ``since``: off, starting, watching or failing. ``watched``: a process looks now, and
+    Moments are on the boot clock (s). ``state``, since ``since``: off, starting, watching or failing. ``watched``: a process looks now, and
     would have told of a failure. ``seen``: the last look that was told to be good. ``events`` counts looks,
     logins, changes, failures, polls that a change has caused and those of them that were postponed.
     """
@@ -50,7 +75,7 @@ class State:
 
     ``config`` and ``grants`` are replaced together when a reload succeeds, which ``reloads`` counts;
     ``stopping`` is set once. ``warnings`` are what is odd about the machine and the configuration.
-    ``traffic`` is the doors' own, ``beacon`` that of serve/beacon.py.
+    ``health`` is the refresher's, ``traffic`` the doors' own, ``beacon`` that of serve/sync/beacon_watch.py.
     """
 
     config: Config
@@ -60,5 +85,6 @@ class State:
     stopping: bool = False
     reloads: int = 0
     warnings: tuple[str, ...] = ()
+    health: Health = field(default_factory=Health)
     traffic: Traffic = field(default_factory=Traffic)
     beacon: BeaconStatus = field(default_factory=BeaconStatus)

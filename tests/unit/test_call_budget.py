@@ -80,7 +80,7 @@ def test_the_next_process_counts_on(make: Callable[..., State]) -> None:
     CallBudget(after).note(CALLS)
     assert call_budget.outlook(after).calls == pytest.approx(45, abs=0.1)
     assert after.store.moments.counted_since == pytest.approx(since, abs=1)
-    assert after.store.health.calls["barbican", "refused"] == 2
+    assert after.health.calls["barbican", "refused"] == 2
 
 
 @pytest.mark.parametrize("damage", [math.nan, -1.0, math.inf, 1e18])

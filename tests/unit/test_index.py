@@ -68,7 +68,7 @@ def test_a_new_process_goes_on_where_the_former_one_died() -> None:
     assert snapshot.previous[A][1] == 100.0
     assert (snapshot.generation, store.changed) == (2, {B: 1, A: 2})
     assert store.moments == Moments(5.0, None, 4.0)
-    assert store.health.confirmed == 5.0
+    assert store.moments.confirmed == 5.0
     assert store.token_state() == b"token"
     assert adopted.refused == ()
     assert store.publish({A: V3}, {}, previous_until=0.0, now=7.0) == (B,)

@@ -44,7 +44,7 @@ METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 
 class ControlDoor:
-    """Answers root, the members of ``admin_group`` and the agent's own user; ``refresh`` is the refresher's."""
+    """Answers root, members of ``admin_group`` and the agent's own user; ``refresh`` is the refresher's."""
 
     name: Final = NAME
 
@@ -91,7 +91,7 @@ class ControlDoor:
         )
 
     def _status(self) -> dict[str, object]:
-        state, health, snapshot = self._state, self._state.store.health, self._state.store.snapshot
+        state, health, snapshot = self._state, self._state.health, self._state.store.snapshot
         uptime = clock.boot() - state.started
         secrets = [] if snapshot is None else [snapshot.current[n] for n in sorted(snapshot.current)]
         previous = {} if snapshot is None else snapshot.previous
@@ -214,7 +214,7 @@ def _budget(state: State) -> dict[str, object]:
         "projectedCalls": round(month.projected_calls),
         "projectedCost": round(month.projected_cost, 4),
         "currency": settings.currency,
-        "pollInterval": state.store.health.poll_interval,
+        "pollInterval": state.health.poll_interval,
         "freshFor": freshness.fresh_for(state),
         "stretched": call_budget.why_stretched(state),
     }
@@ -255,25 +255,23 @@ def failure_members(failure: Failure | None) -> dict[str, object] | None:
 
 def warnings(state: State) -> tuple[str, ...]:
     """Return what an operator should know although everything works."""
-    found = list(state.warnings) + list(state.store.health.warnings)
-    if expiring := expiry.warning(state.store.health.credential_expires, clock.wall()):
+    found = list(state.warnings) + list(state.health.warnings)
+    if expiring := expiry.warning(state.health.credential_expires, clock.wall()):
         found.append(expiring)
     if not state.grants:
         found.append("there are no grants: nobody may read anything")
     if not state.store.memory_facts()["unswappable"]:
         found.append("the payloads are in memory that can be swapped: raise LimitMEMLOCK=")
-    if state.store.health.list_refused and state.config.fetch.list_metadata:
+    if state.health.list_refused and state.config.fetch.list_metadata:
         found.append(
             "Barbican does not give the list that fetch.list_metadata asks for, which costs calls each time: "
             "check the account's role and the access rule GET /v1/secrets"
         )
     if call_budget.is_used_up(state) and freshness.is_stretched(state):
         found.append(str(call_budget.why_stretched(state)))
-    if state.store.health.configuration_error:
+    if state.health.configuration_error:
         found.append("the last reload was refused; the configuration before it is in force")
-    found += [
-        f"the container lists {name!r}, which is not this VPS's" for name in state.store.health.rejected
-    ]
+    found += [f"the container lists {name!r}, which is not this VPS's" for name in state.health.rejected]
     return tuple(found)
 
 

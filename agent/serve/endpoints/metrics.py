@@ -21,7 +21,7 @@ def exposition(state: State) -> str:
 
 
 def _lines(state: State) -> Iterator[str]:
-    health, snapshot, traffic = state.store.health, state.store.snapshot, state.traffic
+    health, snapshot, traffic = state.health, state.store.snapshot, state.traffic
     month, limit = call_budget.outlook(state), state.config.budget.calls_per_month
     gauges = (
         (
@@ -86,5 +86,5 @@ def _head(name: str, text: str, kind: str) -> Iterator[str]:
 
 
 def _cycles(state: State) -> dict[str, int]:
-    health = state.store.health
+    health = state.health
     return {"failed": health.cycles_failed, "good": health.cycles - health.cycles_failed}

@@ -1,16 +1,15 @@
-"""What serve holds: the current snapshot, when each name last changed, and the health of the cycles.
+"""What serve holds: the current snapshot, and when each name last changed.
 
-One writer, the refresher. A new snapshot is complete, with its payloads in a memory file of its own that systemd
-keeps for the next process (agent/serve/store/handover.py), before it is assigned; then the
-former file is wiped. Readers take ``snapshot`` once and do not await before they have built their answer, so
-they never see two snapshots mixed nor a wiped one.
+One writer, the refresher. A new snapshot is complete, with its payloads in a memory file of its own that
+systemd keeps for the next process (agent/serve/store/handover.py), before it is assigned; then the former
+file is wiped. Readers take ``snapshot`` once and do not await before they have built their answer, so they
+never see two snapshots mixed nor a wiped one.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from agent.core.secret import Secret, SecretMetadata, Snapshot
@@ -21,37 +20,11 @@ from agent.serve.store.memory_file import MemoryFile, Moments
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-    from agent.core.errors import Failure
     from agent.serve.store.handover import Adopted, Handover
     from common.names import SecretName, Version
 
 MAX_GONE: Final = 1000
 """How many names that exist no more are remembered for watchers."""
-
-
-@dataclass(slots=True)
-class Health:
-    """How the cycles go. Written by the refresher only. Moments are on the boot clock, in seconds.
-
-    ``calls`` by (service, outcome); ``poll_interval`` is the one in force, perhaps stretched (s).
-    """
-
-    confirmed: float | None = None
-    next_attempt: float | None = None
-    failure: Failure | None = None
-    failures: int = 0
-    denied_since: float | None = None
-    cycles: int = 0
-    cycles_failed: int = 0
-    calls: Counter[tuple[str, str]] = field(default_factory=Counter)
-    poll_interval: float | None = None
-    last_cycle: float | None = None
-    timings: dict[str, float] = field(default_factory=dict)
-    rejected: tuple[str, ...] = ()
-    list_refused: bool = False
-    warnings: tuple[str, ...] = ()
-    configuration_error: str | None = None
-    credential_expires: float | None = None  # Unix time (s); None: never, or unknown
 
 
 class Store:
@@ -61,7 +34,6 @@ class Store:
         self.snapshot: Snapshot | None = None
         self.changed: dict[SecretName, int] = {}
         """Generation in which each name last changed, appeared or went."""
-        self.health: Final = Health()
         self._handover: Final = handover
         self._memory: Kept | None = None
         self._token: Kept | None = None
@@ -76,8 +48,6 @@ class Store:
             self.snapshot = index.snapshot(self._memory.memory.views)
             self.changed = dict(index.changed)
             self._moments = self._memory.memory.moments
-            self.health.confirmed = self._moments.confirmed
-            self.health.denied_since = self._moments.denied_since
 
     @property
     def moments(self) -> Moments:

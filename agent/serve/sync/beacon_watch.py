@@ -172,7 +172,7 @@ class Beacon:
         rotation = self._state.config.rotation
         pace = schedule.Pace(backoff_base=settings.interval, backoff_cap=rotation.backoff_cap)
         delay = schedule.backoff(pace, beacon_status.failures, self._uniform, failure.retry_after)
-        every = self._state.store.health.poll_interval or rotation.poll_interval
+        every = self._state.health.poll_interval or rotation.poll_interval
         if beacon_status.state != "failing":
             _log.warning(
                 "%s; nothing that is served depends on it, a rotation is noticed by the poll every %s; "

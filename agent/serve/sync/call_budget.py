@@ -1,8 +1,8 @@
 """The calls of this month, and the pace of polls that keeps to their budget.
 
-The refresher's: the only writer of the count, which lies in the memory that survives a restart, and of the poll
-interval in force. Only polls and retries are put off, never a refresh, a signal, an expiry or a rotation that
-is under way. The decisions are in agent/core/budget.py.
+The refresher's: the only writer of the count, which lies in the memory that survives a restart, and of the
+poll interval in force. Only polls and retries are put off, never a refresh, a signal, an expiry or a rotation
+that is under way. The decisions are in agent/core/budget.py.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class CallBudget:
     def note(self, calls: Calls) -> None:
         """Count what a cycle has cost, perhaps nothing: a new month is to be noticed soon after it begins."""
         for service, outcomes in calls.items():
-            self._state.store.health.calls.update({(service, key): n for key, n in outcomes.items()})
+            self._state.health.calls.update({(service, key): n for key, n in outcomes.items()})
         count = count_of(self._state, clock.moment(), sum(calls.get("barbican", {}).values()))
         store = self._state.store
         store.remember(store.moments._replace(counted_since=count.since, calls=count.calls))
@@ -60,7 +60,7 @@ class CallBudget:
     def _decide(self) -> float:
         now = clock.moment()
         every = budget.interval(_terms(self._state), count_of(self._state, now), now)
-        self._state.store.health.poll_interval = every
+        self._state.health.poll_interval = every
         return every
 
     def _tell(self, every: float) -> None:
@@ -89,14 +89,14 @@ def outlook(state: State) -> budget.Outlook:
     """Return the month so far and to its end, for this VPS."""
     now, settings = clock.moment(), state.config.budget
     prices = budget.Prices(settings.price_per_1000_calls, settings.price_per_secret_month)
-    every = state.store.health.poll_interval or state.config.rotation.poll_interval
+    every = state.health.poll_interval or state.config.rotation.poll_interval
     secrets = len(state.store.snapshot.current) if state.store.snapshot else 0
     return budget.outlook(count_of(state, now), every, secrets, prices, now)
 
 
 def why_stretched(state: State) -> str | None:
     """Return by how much and why polls are further apart than configured, or None where they are not."""
-    every, configured = state.store.health.poll_interval, state.config.rotation.poll_interval
+    every, configured = state.health.poll_interval, state.config.rotation.poll_interval
     if every is None or not is_stretched(state):
         return None
     reason = f"calls_per_month {state.config.budget.calls_per_month}"

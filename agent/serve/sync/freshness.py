@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 def age(state: State) -> float:
     """Return the seconds since Barbican last agreed with what is held."""
-    confirmed = state.store.health.confirmed
+    confirmed = state.health.confirmed
     return clock.boot() - (state.started if confirmed is None else confirmed)
 
 
 def is_stretched(state: State) -> bool:
     """Tell whether polls are further apart than configured, to keep to the budget."""
-    every = state.store.health.poll_interval
+    every = state.health.poll_interval
     return every is not None and every > state.config.rotation.poll_interval
 
 
@@ -32,7 +32,7 @@ def fresh_for(state: State) -> float:
 
     At least twice a stretched poll interval: stale means that a reading failed, not that it was put off.
     """
-    every = state.store.health.poll_interval if is_stretched(state) else None
+    every = state.health.poll_interval if is_stretched(state) else None
     return max(state.config.staleness.fresh_for, 2 * (every or 0.0))
 
 
@@ -45,7 +45,7 @@ def is_stale(state: State, name: SecretName) -> bool:
 
 def next_attempt_in(state: State) -> float | None:
     """Return the seconds to the next reading of Barbican."""
-    moment = state.store.health.next_attempt
+    moment = state.health.next_attempt
     return None if moment is None else max(0.0, moment - clock.boot())
 
 
@@ -60,7 +60,7 @@ def last_look(state: State) -> float | None:
 
 def dropped_in(state: State) -> float | None:
     """Return in how many seconds the values go, where access to them was taken away."""
-    since, snapshot = state.store.health.denied_since, state.store.snapshot
+    since, snapshot = state.health.denied_since, state.store.snapshot
     if since is None or snapshot is None or not snapshot.current:
         return None
     return max(0.0, since + state.config.staleness.revocation_grace - clock.boot())
@@ -68,7 +68,7 @@ def dropped_in(state: State) -> float | None:
 
 def unready(state: State) -> str | None:
     """Return why the agent is not ready, or None when it is."""
-    failure = state.store.health.failure
+    failure = state.health.failure
     if state.store.snapshot is None:
         return str(failure) if failure else "the first reading of Barbican is under way"
     limit = state.config.staleness.max_stale
@@ -81,7 +81,7 @@ def summary(state: State) -> str:
     """Return the state in one word: starting, denied, stale or ready."""
     if state.store.snapshot is None:
         return "starting"
-    if state.store.health.denied_since is not None:
+    if state.health.denied_since is not None:
         return "denied"
     stale = age(state) > fresh_for(state) or bool(state.store.snapshot.kept)
     return "stale" if stale or unready(state) else "ready"
@@ -89,7 +89,7 @@ def summary(state: State) -> str:
 
 def line(state: State) -> str:
     """Return the state in one line, as it is now: what ``systemctl status`` shows."""
-    health, snapshot = state.store.health, state.store.snapshot
+    health, snapshot = state.health, state.store.snapshot
     parts = [summary(state)]
     if snapshot is not None:
         parts[0] += f", confirmed {span(age(state))} ago"

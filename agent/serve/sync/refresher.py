@@ -114,7 +114,7 @@ class Refresher:
 
         Nothing is lost then: the attempt that is planned reads what there is.
         """
-        failure = self._store.health.failure
+        failure = self._state.health.failure
         if failure is None or failure.retry_after is None:
             self.ask()
 
@@ -129,7 +129,7 @@ class Refresher:
 
     @property
     def _due(self) -> float:
-        return self._store.health.next_attempt or 0.0
+        return self._state.health.next_attempt or 0.0
 
     @property
     def _policy(self) -> rotation.Policy:
@@ -141,7 +141,7 @@ class Refresher:
         return rotation.Policy(staleness.revocation_grace, {**limits, **never}, staleness.max_stale)
 
     def _plan(self, delay: float) -> None:
-        self._store.health.next_attempt = clock.boot() + delay
+        self._state.health.next_attempt = clock.boot() + delay
 
     async def _wait(self) -> None:
         """Wait for a refresh or the next attempt, and do what is due on the way."""
@@ -162,7 +162,7 @@ class Refresher:
         step = rotation.overdue(self._store.held(), self._progress, self._policy, now)
         changed = self._apply(step, {}, now)
         if changed:
-            self._tell(Refreshed(self._generation(), changed, self._store.health.failure, 0.0))
+            self._tell(Refreshed(self._generation(), changed, self._state.health.failure, 0.0))
         snapshot = self._store.snapshot
         ends = [until - now.boot for _, until in snapshot.previous.values()] if snapshot else []
         return min((step.again_in, *ends) if step.again_in is not None else ends, default=float("inf"))
@@ -190,7 +190,7 @@ class Refresher:
             failure = Failure(Step.FETCH, Fault.TRANSIENT, "a cycle", f"report this bug: {place(error)}")
         if failure is not None:
             changed = (*changed, *self._fail(failure))
-        health = self._store.health
+        health = self._state.health
         health.cycles += 1
         health.last_cycle = clock.boot() - began
         health.denied_since = self._progress.denied_since
@@ -226,7 +226,7 @@ class Refresher:
         now = clock.moment()
         read = {v: (facts, reply.payloads[v]) for v, facts in reply.reading.read.items()}
         changed = self._apply(step, read, now)
-        health = self._store.health
+        health = self._state.health
         health.failure, health.failures, health.confirmed = None, 0, step.progress.confirmed
         health.warnings = _unfinished(step)
         self._plan(self._until_next(step, now))
@@ -235,7 +235,7 @@ class Refresher:
     def _note(self, reply: wire.Reply) -> None:
         self._store.keep_token_state(reply.token_state)
         self._call_budget.note(reply.calls)
-        health = self._store.health
+        health = self._state.health
         health.timings = dict(reply.timings)
         health.rejected = tuple(reply.rejected)
         if reply.listed is not None:
@@ -261,7 +261,7 @@ class Refresher:
 
     def _fail(self, failure: Failure) -> tuple[SecretName, ...]:
         """Keep, or drop what has outlived its grace, and plan the next attempt."""
-        health, now = self._store.health, clock.moment()
+        health, now = self._state.health, clock.moment()
         health.failure = failure
         health.failures += 1
         self._settled = False
