@@ -52,9 +52,10 @@ class Traffic:
 class BeaconStatus:
     """How the watch over the beacon goes; written by agent/serve/sync/beacon_watch.py only.
 
-    Moments are on the boot clock (s). ``state``, since ``since``: off, starting, watching or failing. ``watched``: a process looks now, and
-    would have told of a failure. ``seen``: the last look that was told to be good. ``events`` counts looks,
-    logins, changes, failures, polls that a change has caused and those of them that were postponed.
+    Moments are on the boot clock (s). ``state``, since ``since``: off, starting, watching or failing.
+    ``watched``: a process looks now, and would have told of a failure. ``seen``: the last look that was
+    told to be good. ``events`` counts looks, logins, changes, failures, polls that a change has caused and
+    those of them that were postponed.
     """
 
     state: str = "off"
