@@ -6,6 +6,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from agent.serve.http.traffic import Traffic
+
 if TYPE_CHECKING:
     from agent.config.model import Config
     from agent.core.access import Grant
@@ -36,16 +38,6 @@ class Health:
     warnings: tuple[str, ...] = ()
     configuration_error: str | None = None
     credential_expires: float | None = None  # Unix time (s); None: never, or unknown
-
-
-@dataclass(slots=True)
-class Traffic:
-    """What the doors count. ``requests`` by (door, outcome), ``connections`` open now by door."""
-
-    requests: Counter[tuple[str, str]] = field(default_factory=Counter)
-    connections: Counter[str] = field(default_factory=Counter)
-    refused: Counter[str] = field(default_factory=Counter)
-    watchers: int = 0
 
 
 @dataclass(slots=True)

@@ -21,7 +21,7 @@ from agent.serve.endpoints import control as control_door
 from agent.serve.host.notify import Systemd
 from agent.serve.http.limits import CallerLimits
 from agent.serve.http.server import Server
-from agent.serve.state import Traffic
+from agent.serve.http.traffic import Traffic
 from common.errors import ConfigurationError
 
 if TYPE_CHECKING:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from agent.core.http import Request
     from agent.serve.http.limits import CallerLimits
     from agent.serve.http.responses import Said
-    from agent.serve.state import Traffic
+    from agent.serve.http.traffic import Traffic
 
 ACCEPTED_IN_A_TURN: Final = 16
 """How many connections are accepted before those that are there are looked at again."""
