@@ -69,8 +69,12 @@ class Agent:
     """One run of ``python -m agent.serve``. Its directory is readable by others, as /run/vps-secrets is."""
 
     def __init__(
-        self, configuration: str | Callable[[Path], str], environ: dict[str, str] | None = None
+        self,
+        configuration: str | Callable[[Path], str],
+        environ: dict[str, str] | None = None,
+        wall: float | None = None,
     ) -> None:
+        """``wall`` is what its wall clock shows at the start (Unix time, s); None is the machine's own."""
         self.directory = Path(tempfile.mkdtemp(prefix="vsa-"))
         self.directory.chmod(0o755)
         self.app = self.directory / "app.sock"
@@ -78,6 +82,7 @@ class Agent:
         self.configuration = self.directory / "agent.toml"
         self._text = configuration
         self._environ = environ or {}
+        self._wall = wall
         self.log_file = self.directory / "log"
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -98,13 +103,18 @@ class Agent:
     def launch(self, log: IO[bytes]) -> subprocess.Popen[bytes]:
         """Start the process; what it writes goes to ``log``."""
         return subprocess.Popen(
-            [sys.executable, "-m", "agent.serve", "--config", str(self.configuration)],
+            [sys.executable, "-m", *self._program(), "--config", str(self.configuration)],
             cwd=ROOT,
             env=os.environ | self._environ,
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
         )
+
+    def _program(self) -> list[str]:
+        if self._wall is None:
+            return ["agent.serve"]
+        return ["lab.testbed.dated", str(self._wall - time.time())]
 
     def until(self, condition: Callable[[], bool], seconds: float = 20.0) -> None:
         """Wait for a condition; fail, with the log, where it does not come true or the agent ends."""

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import signal
 import time
+from datetime import datetime
 from typing import TYPE_CHECKING
+from zoneinfo import ZoneInfo
+
+import pytest
 
 from agent.core.errors import Failure, Fault, Step
 from lab.testbed.fakes.fetch_server import World
@@ -17,6 +21,18 @@ if TYPE_CHECKING:
 GRANT = '[[grant]]\nuser = "root"\nsecrets = ["*"]\n'
 POLLS = '[rotation]\npoll_interval = "1s"\n[staleness]\nfresh_for = "1500ms"\n'
 BUDGET = "[budget]\ncalls_per_month = 31\n"
+AMSTERDAM = ZoneInfo("Europe/Amsterdam")
+EARLY = datetime(2026, 1, 1, 12, tzinfo=AMSTERDAM).timestamp()
+"""With the whole month before it: nearly all of the 31 calls are left."""
+DAYS = {
+    "the last day of a month": datetime(2026, 4, 30, 12, tzinfo=AMSTERDAM),
+    "the last day of a year": datetime(2026, 12, 31, 12, tzinfo=AMSTERDAM),
+    "29 February": datetime(2028, 2, 29, 12, tzinfo=AMSTERDAM),
+    "an hour before summer time": datetime(2026, 3, 29, 1, tzinfo=AMSTERDAM),
+    "an hour before winter time": datetime(2026, 10, 25, 1, tzinfo=AMSTERDAM),
+    "a second before midnight UTC": datetime(2026, 6, 15, 23, 59, 59, tzinfo=ZoneInfo("UTC")),
+    "a second before the next month": datetime(2026, 11, 30, 23, 59, 59, tzinfo=ZoneInfo("UTC")),
+}
 DOWN = Failure(Step.BARBICAN, Fault.TRANSIENT, "to read the container", "it may be overloaded", 503)
 
 
@@ -28,7 +44,7 @@ def test_a_poll_is_put_off_and_nothing_else() -> None:
     def configure(directory: Path) -> str:
         return fake_configuration(directory, world, POLLS + BUDGET + GRANT)[1]
 
-    with Agent(configure) as agent:
+    with Agent(configure, wall=EARLY) as agent:
         agent.start().until_ready()
         status = agent.status()
         budget = status["budget"]
@@ -68,8 +84,8 @@ def test_a_secret_that_expires_is_asked_for_at_its_time() -> None:
     """Whatever the budget says."""
     world = World()
     version = world.put("A", b"canary")
-    world.expires[version] = time.time() + 4
-    with Agent(lambda path: fake_configuration(path, world, POLLS + BUDGET + GRANT)[1]) as agent:
+    world.expires[version] = EARLY + 4
+    with Agent(lambda path: fake_configuration(path, world, POLLS + BUDGET + GRANT)[1], wall=EARLY) as agent:
         agent.start().until_ready()
         assert agent.status()["nextAttemptIn"] < 7
         assert agent.status()["budget"]["pollInterval"] > 60_000
@@ -79,7 +95,7 @@ def test_a_rotation_under_way_is_followed() -> None:
     """Every two seconds, until it is whole."""
     world = World()
     world.put("A", b"canary-one")
-    with Agent(lambda path: fake_configuration(path, world, POLLS + BUDGET + GRANT)[1]) as agent:
+    with Agent(lambda path: fake_configuration(path, world, POLLS + BUDGET + GRANT)[1], wall=EARLY) as agent:
         agent.start().until_ready()
         world.put("A", b"canary-two")
         agent.ask_control("/v1/refresh", "POST")
@@ -91,7 +107,7 @@ def test_retries_are_put_off_no_further_than_an_hour() -> None:
     """The first come soon; calls that failed count."""
     world = World()
     world.put("A", b"canary")
-    with Agent(lambda path: fake_configuration(path, world, POLLS + BUDGET + GRANT)[1]) as agent:
+    with Agent(lambda path: fake_configuration(path, world, POLLS + BUDGET + GRANT)[1], wall=EARLY) as agent:
         agent.start().until_ready()
         world.failure = DOWN
         agent.ask_control("/v1/refresh", "POST")
@@ -105,3 +121,21 @@ def test_retries_are_put_off_no_further_than_an_hour() -> None:
         agent.until(lambda: agent.ask_control("/v1/refresh", "POST").status == 200)
         assert [text for text in agent.status()["warnings"] if "calls_per_month 31 is used up" in text]
         assert agent.get("/v1/secrets/A").status == 200
+
+
+@pytest.mark.parametrize("day", DAYS.values(), ids=DAYS.keys())
+def test_what_a_budget_promises_holds_on_any_day(day: datetime) -> None:
+    """Values are served, a refresh acts at once, and no poll is put off beyond a day and its jitter."""
+    world = World()
+    world.put("A", b"canary-one")
+    wall = day.timestamp()
+    with Agent(lambda path: fake_configuration(path, world, POLLS + BUDGET + GRANT)[1], wall=wall) as agent:
+        agent.start().until_ready()
+        budget = agent.status()["budget"]
+        assert 1 <= budget["pollInterval"] <= 86_400
+        assert budget["freshFor"] >= 2 * budget["pollInterval"]
+        world.rotate("A", b"canary-two")
+        assert agent.ask_control("/v1/refresh", "POST").json["changed"] == ["A"]
+        assert agent.get("/v1/secrets/A").body == b"canary-two"
+        assert agent.status()["state"] == "ready"
+        assert 0 <= agent.status()["nextAttemptIn"] <= 2 * 86_400
