@@ -9,13 +9,15 @@ import functools
 import re
 from typing import Final, NewType
 
+from common.limits import MAX_NAME, MAX_VPS_ID
+
 SecretName = NewType("SecretName", str)
 """A name without the VPS prefix that has passed :func:`parse_name`."""
 Version = NewType("Version", str)
 """The UUID of one Barbican secret, in its canonical lower-case form."""
-_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
+_NAME: Final = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{MAX_NAME - 1}}}")
 _VERSION: Final = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}")
-_VPS_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_VPS_ID: Final = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{MAX_VPS_ID - 1}}}")
 
 
 @functools.lru_cache(maxsize=1024)  # every read asks, and a VPS has a handful

@@ -16,14 +16,13 @@ from typing import TYPE_CHECKING, Any
 from agent import __version__
 from agent.cli import show
 from agent.cli.http import Answer, AnswerError, PermissionDeniedError, UnreachableError, ask
+from common.places import APP_SOCKET, CONTROL_SOCKET
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from typing import Final
 
 OK, NO, USAGE, UNREACHABLE, PERMISSION, INTERRUPTED = 0, 1, 2, 3, 4, 130
-APP_SOCKET: Final = "/run/vps-secrets/app.sock"
-CONTROL_SOCKET: Final = "/run/vps-secrets/control.sock"
 WATCH_S: Final = 60
 ASK_AGAIN_S: Final = 1.0
 _TOO_MANY: Final = 429

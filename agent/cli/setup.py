@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from agent.cli import show
 from agent.cli.http import AnswerError, PermissionDeniedError, UnreachableError, ask
+from common.places import FETCH_SOCKET
 
 if TYPE_CHECKING:
     import argparse
@@ -31,7 +32,6 @@ DIRECTORY: Final = Path("/etc/vps-secrets-agent")
 CONFIGURATION: Final = DIRECTORY / "agent.toml"
 CREDENTIAL: Final = DIRECTORY / "keystone-credential.cred"
 DROP_IN: Final = Path("/etc/systemd/system/vps-secrets-app.socket.d/group.conf")
-FETCH_SOCKET: Final = "/run/vps-secrets/fetch.sock"
 CREDENTIAL_NAME: Final = "keystone-credential"
 MAX_BYTES: Final = 64 * 1024
 RUNNING: Final = Path("/run/systemd/system")  # sd_booted(3)

@@ -34,11 +34,10 @@ from agent.core import schedule
 from agent.core.budget import MAX_MONTH_S, MAX_S
 from common.errors import ConfigurationError
 from common.names import SecretName, parse_name, parse_version, parse_vps_id
+from common.places import APP_SOCKET, CONTROL_SOCKET
 from common.toml_table import Mistakes, Table, account, url
 
 DEFAULT_PATH: Final = Path("/etc/vps-secrets-agent/agent.toml")
-APP_SOCKET: Final = Path("/run/vps-secrets/app.sock")
-CONTROL_SOCKET: Final = Path("/run/vps-secrets/control.sock")
 MAX_SOCKET_PATH: Final = 107
 """Bytes in sun_path, less its NUL (unix(7))."""
 
@@ -293,7 +292,7 @@ def _limits(table: Table) -> Limits:
 def _app(table: Table) -> AppDoor:
     mode = table.text("mode", lambda text: text if _MODE.fullmatch(text) else None, 'must be as "0660"')
     door = AppDoor(
-        socket=_socket(table, APP_SOCKET) or APP_SOCKET,
+        socket=_socket(table, Path(APP_SOCKET)) or Path(APP_SOCKET),
         group=table.text("group", account, "must be the name of a group"),
         mode=int(mode or "0660", 8),
         limits=_limits(table.table("limits")),
@@ -304,7 +303,7 @@ def _app(table: Table) -> AppDoor:
 
 def _control(table: Table, app: AppDoor) -> ControlDoor:
     door = ControlDoor(
-        socket=_socket(table, CONTROL_SOCKET) or CONTROL_SOCKET,
+        socket=_socket(table, Path(CONTROL_SOCKET)) or Path(CONTROL_SOCKET),
         admin_group=table.text("admin_group", account, "must be the name of a group") or "vps-secrets-admin",
         limits=_limits(table.table("limits")),
     )

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 from agent.core.errors import Fault
+from agent.core.schedule import MIN_S
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -36,8 +37,6 @@ MAX_WAIT_S: Final = 600.0
 """How long rotations that follow each other without a gap may hold up what is published."""
 LEAVING_S: Final = 30.0
 """How far apart two readings without a name must be before the name is dropped."""
-MIN_S: Final = 1.0
-"""No step asks for the next reading sooner than this."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Final
 
 from agent.core import wire_fields
 from agent.core.errors import Step, WireError
-from agent.core.wire_fields import MAX_ENTRIES
 from common import untrusted_json
+from common.limits import MAX_PAYLOADS, MAX_SECRETS
 from common.untrusted_json import MalformedError
 
 if TYPE_CHECKING:
@@ -38,12 +38,11 @@ _PREFIX: Final = struct.Struct(">4scII")
 PREFIX_BYTES: Final = _PREFIX.size
 _DIGEST_BYTES: Final = hashlib.sha256().digest_size
 
-MAX_PAYLOAD_BYTES: Final = 4 * 1024 * 1024
 MAX_TOKEN_STATE: Final = 64 * 1024
 MAX_REJECTED: Final = 200
 FOREIGN_CHARACTERS: Final = 256
 _MAX_HEADER: Final = 1024 * 1024
-_MAX_KNOWN: Final = 4 * MAX_ENTRIES
+_MAX_KNOWN: Final = 4 * MAX_SECRETS
 _MAX_TIMEOUT: Final = 3600.0
 _MAX_DURATION: Final = 86_400.0
 _NONCE: Final = re.compile(r"[0-9a-f]{32}")
@@ -61,7 +60,7 @@ class Bounds:
 
 
 REQUEST: Final = Bounds(b"Q", _MAX_HEADER, MAX_TOKEN_STATE)
-REPLY: Final = Bounds(b"R", _MAX_HEADER, MAX_TOKEN_STATE + MAX_PAYLOAD_BYTES)
+REPLY: Final = Bounds(b"R", _MAX_HEADER, MAX_TOKEN_STATE + MAX_PAYLOADS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,7 +259,7 @@ def _split(
     body: bytes, token_bytes: int, read: Mapping[Version, SecretMetadata]
 ) -> tuple[bytes, dict[Version, bytes]]:
     sizes = [facts.size for facts in read.values()]
-    if sum(sizes) > MAX_PAYLOAD_BYTES or token_bytes + sum(sizes) != len(body):
+    if sum(sizes) > MAX_PAYLOADS or token_bytes + sum(sizes) != len(body):
         raise MalformedError("the sizes do not add up to the body")
     payloads, at = {}, token_bytes
     for version, size in zip(read, sizes, strict=True):

@@ -12,21 +12,19 @@ from agent.core.errors import Failure, Fault, Step
 from agent.core.rotation import Entry, Reading, Unread
 from agent.core.secret import SecretMetadata
 from common import untrusted_json
+from common.dates import LAST_TIME
+from common.limits import MAX_PAYLOAD, MAX_SECRETS
 from common.names import SecretName, Version, parse_version, strip_prefix
 from common.untrusted_json import MalformedError
 
 SERVICES: Final = ("keystone", "barbican")
 OUTCOMES: Final = ("ok", "refused", "failed")
 """Of a call: answered; answered with 401, 403 or 404; any other answer, or none."""
-MAX_ENTRIES: Final = 200
-MAX_PAYLOAD: Final = 64 * 1024
 FAILURE_CHARACTERS: Final = 500
 CONTENT_TYPE_CHARACTERS: Final = 128
 MAX_RETRY_AFTER: Final = 30 * 86_400.0
 _FULL_NAME_CHARACTERS: Final = 300
 _MAX_CALLS: Final = 1_000_000
-LAST_TIME: Final = 253_402_300_799.0
-"""The end of the year 9999 as Unix time."""
 
 Calls: TypeAlias = Mapping[str, Mapping[str, int]]
 """Service → outcome → how many HTTP requests."""
@@ -77,13 +75,13 @@ def reading(untrusted: object, vps_id: str, known: frozenset[Version]) -> Readin
     """
     members = untrusted_json.record(untrusted, "reading", ("entries", "read", "unread"))
     entries = tuple(
-        _entry(item, vps_id) for item in untrusted_json.array(members["entries"], "entries", MAX_ENTRIES)
+        _entry(item, vps_id) for item in untrusted_json.array(members["entries"], "entries", MAX_SECRETS)
     )
     listed: dict[Version, set[SecretName]] = {}
     for entry in entries:
         listed.setdefault(entry.version, set()).add(entry.name)
     read: dict[Version, SecretMetadata] = {}
-    for item in untrusted_json.array(members["read"], "read", MAX_ENTRIES):
+    for item in untrusted_json.array(members["read"], "read", MAX_SECRETS):
         facts = facts_in(item, vps_id)
         if facts.version in read:
             raise MalformedError("a version was read twice")

@@ -8,7 +8,7 @@ than to this Barbican is nevertheless not requested: it is listed, reported and 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, urlsplit
 
 from keystoneauth1.adapter import Adapter
@@ -16,15 +16,14 @@ from keystoneauth1.adapter import Adapter
 from agent.core.errors import CloudError, Failure, Fault, Step
 from agent.core.rotation import Entry
 from agent.core.wire import FOREIGN_CHARACTERS
-from agent.core.wire_fields import MAX_ENTRIES
 from common import untrusted_json
+from common.limits import MAX_SECRETS
 from common.names import Version, parse_version, strip_prefix
+from common.places import DEFAULT_PORTS
 from common.untrusted_json import MalformedError
 
 if TYPE_CHECKING:
     from agent.config.model import Config, Container
-
-_DEFAULT_PORTS: Final = {"https": 443, "http": 80}
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +85,7 @@ def parse_listing(untrusted: bytes, base: str, vps_id: str, container: Container
     entries: dict[Entry, None] = {}
     elsewhere: set[Version] = set()
     rejected: list[str] = []
-    for item in untrusted_json.array(members.get("secret_refs"), "secret_refs", MAX_ENTRIES):
+    for item in untrusted_json.array(members.get("secret_refs"), "secret_refs", MAX_SECRETS):
         entry = untrusted_json.mapping(item, "an entry")
         untrusted_name = entry.get("name")
         shown = untrusted_name if isinstance(untrusted_name, str) else "(entry without a name)"
@@ -130,7 +129,7 @@ def _place(untrusted_url: object, ending: str) -> tuple[str, str | None, int, st
         or not parts.path.endswith(ending)
     ):
         return None
-    port = parts.port or _DEFAULT_PORTS[parts.scheme]
+    port = parts.port or DEFAULT_PORTS[parts.scheme]
     return parts.scheme, parts.hostname, port, parts.path.removesuffix(ending)
 
 
@@ -140,7 +139,7 @@ def _split(untrusted_url: object) -> SplitResult | None:
         return None
     try:
         parts = urlsplit(untrusted_url)
-        usable = parts.scheme in _DEFAULT_PORTS and bool(parts.hostname) and parts.port != 0
+        usable = parts.scheme in DEFAULT_PORTS and bool(parts.hostname) and parts.port != 0
     except ValueError:
         return None
     return parts if usable else None

@@ -15,8 +15,8 @@ from keystoneauth1 import exceptions as keystone_errors
 
 from agent.core.errors import CloudError
 from agent.core.wire import MAX_TOKEN_STATE
-from agent.core.wire_fields import LAST_TIME
 from common import untrusted_json
+from common.dates import LAST_TIME
 from common.untrusted_json import MalformedError
 
 if TYPE_CHECKING:

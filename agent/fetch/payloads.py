@@ -18,11 +18,11 @@ from barbicanclient.v1.secrets import SecretManager
 from agent.core.errors import CloudError, Failure, Fault, Step
 from agent.core.rotation import Unread
 from agent.core.secret import SecretMetadata
-from agent.core.wire import MAX_PAYLOAD_BYTES
-from agent.core.wire_fields import CONTENT_TYPE_CHARACTERS, MAX_PAYLOAD
+from agent.core.wire_fields import CONTENT_TYPE_CHARACTERS
 from agent.fetch import classify
 from agent.fetch.metadata import Api, read_list
 from common import untrusted_json
+from common.limits import MAX_PAYLOAD, MAX_PAYLOADS
 from common.names import SecretName, Version, strip_prefix
 from common.untrusted_json import MalformedError
 
@@ -114,7 +114,7 @@ def _add(outcome: Outcome, version: Version, result: type_of_one) -> None:
         outcome.unread[version] = result
     elif isinstance(result, _Misnamed):
         outcome.misnamed[version] = result.shown
-    elif sum(map(len, outcome.payloads.values())) + len(result[1]) > MAX_PAYLOAD_BYTES:
+    elif sum(map(len, outcome.payloads.values())) + len(result[1]) > MAX_PAYLOADS:
         outcome.unread[version] = Unread.FAILED
     else:
         outcome.read[version], outcome.payloads[version] = result

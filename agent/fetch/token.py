@@ -20,6 +20,7 @@ from agent.core.wire_watch import LOOK_S
 from agent.fetch import classify, login
 from agent.fetch.transport import Transport
 from common import untrusted_json
+from common.places import DEFAULT_PORTS
 
 if TYPE_CHECKING:
     import requests
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from agent.config.model import Config
 
 SERVICE_TYPE: Final = "object-store"
-_PORTS: Final = {"https": 443, "http": 80}
 
 
 class Token:
@@ -89,7 +89,7 @@ def origin(untrusted_url: str) -> tuple[str, str, int] | None:
     """Return scheme, host and port (RFC 6454), or None where it has none."""
     try:
         parts = urlsplit(untrusted_url)
-        port = parts.port or _PORTS[parts.scheme]
+        port = parts.port or DEFAULT_PORTS[parts.scheme]
     except (ValueError, KeyError):
         return None
     return (parts.scheme, parts.hostname, port) if parts.hostname else None

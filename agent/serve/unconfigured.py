@@ -18,6 +18,7 @@ from agent.config.reader import load
 from agent.core.errors import NOT_CONFIGURED, RequestError
 from agent.serve.endpoints import app as app_door
 from agent.serve.endpoints import control as control_door
+from agent.serve.host.events import any_of
 from agent.serve.host.notify import Systemd
 from agent.serve.http.limits import CallerLimits
 from agent.serve.http.server import Server
@@ -58,7 +59,7 @@ async def wait(path: Path, sockets: Mapping[str, socket.socket], error: Configur
                 stack.push_async_callback(server.drain)
         while True:
             _tell(systemd, problem[0])
-            await _any_of(ended, reload)
+            await any_of(ended, reload)
             if ended.is_set():
                 return None
             reload.clear()
@@ -104,12 +105,3 @@ class _Refusing:
         if self.name == control_door.NAME:
             detail = "; ".join([*map(str, self._problem[0].mistakes), ADVICE])
         raise RequestError(NOT_CONFIGURED, detail, retry_after=RETRY_AFTER_S)
-
-
-async def _any_of(*events: asyncio.Event) -> None:
-    tasks = [asyncio.ensure_future(event.wait()) for event in events]
-    try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()

@@ -105,6 +105,7 @@ def test_a_failed_refresh_tells_the_step_and_the_next_attempt(running: Running) 
         "status": 503,
         "tried": "to read the container",
         "advice": "it may be overloaded",
+        "retryAfter": 7.0,
     }
     assert response.json["nextAttemptIn"] > 6
     assert running.agent.get("/v1/secrets/A").status == 200

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from common import places
+
 ROOT = Path(__file__).parents[2]
 FOLDERS = "agent|common|deployer|lab|tests|docs|packaging|systemd|scripts"
 DOCUMENTS = sorted({*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")})
@@ -42,3 +44,10 @@ def test_every_problem_type_is_documented() -> None:
     text = (ROOT / "docs/socket-api.md").read_text()
     assert len(types) > 15
     assert [name for name in types if f"`{name}`" not in text] == []
+
+
+def test_the_sockets_are_where_the_units_make_them() -> None:
+    """The defaults of the configuration and the command are those of systemd/*.socket."""
+    units = "\n".join(path.read_text() for path in (ROOT / "systemd").glob("*.socket"))
+    made = re.findall(r"^ListenStream=(\S+)", units, re.MULTILINE)
+    assert {places.APP_SOCKET, places.CONTROL_SOCKET, places.FETCH_SOCKET} < set(made)

@@ -12,7 +12,6 @@ from agent.core.errors import Step as Part
 from agent.core.rotation import (
     LEAVING_S,
     MAX_WAIT_S,
-    MIN_S,
     SETTLE_POLL_S,
     SETTLE_S,
     Entry,
@@ -28,6 +27,7 @@ from agent.core.rotation import (
     overdue,
     reads_doubles,
 )
+from agent.core.schedule import MIN_S
 from agent.core.secret import SecretMetadata
 from common.names import SecretName, Version
 

@@ -21,7 +21,6 @@ from agent.core.errors import Step as Part
 from agent.core.rotation import (
     LEAVING_S,
     MAX_WAIT_S,
-    MIN_S,
     SETTLE_S,
     Entry,
     Moment,
@@ -31,6 +30,7 @@ from agent.core.rotation import (
     Step,
     Unread,
 )
+from agent.core.schedule import MIN_S
 from agent.core.secret import SecretMetadata
 from common.names import SecretName, Version
 

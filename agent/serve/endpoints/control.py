@@ -18,7 +18,7 @@ from agent.core.errors import (
     REFRESH_FAILED,
     RequestError,
 )
-from agent.core.wire_fields import no_calls
+from agent.core.wire_fields import failure_out, no_calls
 from agent.serve.endpoints import metrics
 from agent.serve.host import accounts, clock
 from agent.serve.host.audit import Record
@@ -26,6 +26,8 @@ from agent.serve.http.responses import Answer, DeferredAnswer, Response, field, 
 from agent.serve.http.target import Target, name_of
 from agent.serve.sync import call_budget, freshness
 from agent.serve.sync.freshness import describe
+from common.dates import date
+from common.manifest import Manifest, Reference, encode
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -120,7 +122,7 @@ class ControlDoor:
             },
             "budget": _budget(state),
             "credentialExpires": _date(health.credential_expires),
-            "failure": failure_members(health.failure),
+            "failure": _failure(health.failure),
             "beacon": _beacon(state),
             "secrets": [describe(state, s) | {"previous": s.facts.name in previous} for s in secrets],
             "pending": sorted(snapshot.pending) if snapshot else [],
@@ -143,7 +145,7 @@ class ControlDoor:
                 REFRESH_FAILED,
                 str(refreshed.failure),
                 members={
-                    "failure": failure_members(refreshed.failure),
+                    "failure": failure_out(refreshed.failure),
                     "nextAttemptIn": freshness.next_attempt_in(self._state),
                 },
             )
@@ -177,21 +179,12 @@ class ControlDoor:
         snapshot, config = self._state.store.snapshot, self._state.config
         if snapshot is None:
             raise RequestError(NOT_READY, freshness.unready(self._state) or "")
-        container = config.container.reference or f"/v1/containers/{config.container.id}"
-        base = container.rpartition("/containers/")[0]
-        return {
-            "vpsId": config.vps_id,
-            "secretContainerRef": container,
-            "secrets": {
-                name: {
-                    "ref": f"{base}/secrets/{secret.facts.version}",
-                    "description": f"{config.vps_id}/{name}",
-                    "created": _date(secret.facts.created),
-                    "expires": _date(secret.facts.expires),
-                }
-                for name, secret in sorted(snapshot.current.items())
-            },
+        references = {
+            name: Reference(secret.facts.version, secret.facts.created, secret.facts.expires)
+            for name, secret in snapshot.current.items()
         }
+        container = config.container.reference or f"/v1/containers/{config.container.id}"
+        return encode(Manifest(config.vps_id, container, references))
 
 
 def by_service(calls: Counter[tuple[str, str]]) -> dict[str, dict[str, int]]:
@@ -235,21 +228,8 @@ def _beacon(state: State) -> dict[str, object] | None:
         "nextLookIn": None if beacon_status.next_look is None else max(0.0, beacon_status.next_look - now),
         "pollIn": None if beacon_status.poll_at is None else max(0.0, beacon_status.poll_at - now),
         "failuresInARow": beacon_status.failures,
-        "failure": failure_members(beacon_status.failure),
+        "failure": _failure(beacon_status.failure),
         "events": dict(beacon_status.events),
-    }
-
-
-def failure_members(failure: Failure | None) -> dict[str, object] | None:
-    """Return a failure as JSON members."""
-    if failure is None:
-        return None
-    return {
-        "step": str(failure.step),
-        "fault": str(failure.fault),
-        "status": failure.status,
-        "tried": failure.tried,
-        "advice": failure.advice,
     }
 
 
@@ -280,7 +260,8 @@ def _answer(target: Target, content: object) -> Answer:
 
 
 def _date(moment: float | None) -> str | None:
-    """Return a Unix time as RFC 3339, in UTC."""
-    if moment is None:
-        return None
-    return datetime.fromtimestamp(moment, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    return None if moment is None else date(moment)
+
+
+def _failure(failure: Failure | None) -> dict[str, object] | None:
+    return None if failure is None else failure_out(failure)

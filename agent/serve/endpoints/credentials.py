@@ -22,6 +22,7 @@ from agent.core.access import Peer, decide
 from agent.core.errors import NO_SUCH_SECRET, NOT_ADMIN, NOT_GRANTED, TOO_MANY_CONNECTIONS, Problem
 from agent.serve.host import audit, peer
 from agent.serve.host.audit import Record
+from agent.serve.host.events import any_of
 from common.names import SecretName, parse_name
 
 if TYPE_CHECKING:
@@ -155,7 +156,7 @@ class CredentialsDoor:
                     _log.info(
                         "%s waits for the credential %s, which is not there yet", asked.unit, asked.credential
                     )
-                await _any_of(published, self._stop, connection.gone)
+                await any_of(published, self._stop, connection.gone)
         finally:
             if kept is not None:
                 self._descriptors.drop(kept)
@@ -223,14 +224,4 @@ class _Connection(asyncio.Protocol):
         """Wait until all that was written has left, the other end has gone, or the time is up."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                await _any_of(self._writable, self.gone)
-
-
-async def _any_of(*events: asyncio.Event) -> None:
-    """Wait until one of the events is set."""
-    tasks = [asyncio.ensure_future(event.wait()) for event in events]
-    try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()
+                await any_of(self._writable, self.gone)
