@@ -40,6 +40,8 @@ AGENT: Final = "/usr/sbin/vps-secrets-agent"
 _CONTAINER: Final = re.compile(r".*[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _OK: Final = 200
 READING_S: Final = 60.0
+ENVIRONMENT: Final = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
+"""The distribution's programs, not those that somebody has put in /usr/local."""
 
 
 class SetupError(Exception):
@@ -223,7 +225,7 @@ def _run(command: list[str], step: str, draft: str = "", given: bytes | None = N
     """Run a program of this machine; its words are told where it fails, never what it was given."""
     try:
         done = subprocess.run(  # noqa: S603  # our own words and paths, no shell
-            command, input=given, capture_output=True, check=False
+            command, input=given, capture_output=True, check=False, env=ENVIRONMENT
         )
     except OSError as error:
         raise SetupError(f"{step}: {command[0]}: {error.strerror}") from None

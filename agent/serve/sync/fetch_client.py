@@ -11,7 +11,6 @@ import contextlib
 import os
 import socket
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from agent.core import wire, wire_watch
@@ -28,10 +27,8 @@ T = TypeVar("T")
 MARGIN_S: Final = 5.0
 """How much longer than the cycle itself serve waits, for the start of a process and the reply's way."""
 
-_ROOT: Final = str(Path(__file__).parents[3])
-_PROGRAM: Final = (
-    f"import sys; sys.path.insert(0, {_ROOT!r}); from agent.fetch.__main__ import main; sys.exit(main())"
-)
+_PROGRAM: Final = "import sys; sys.path[:] = {}; from agent.fetch.__main__ import main; sys.exit(main())"
+"""With serve's own directories, whatever this machine's site packages are."""
 _ENVIRONMENT: Final = ("PATH", "LANG", "LC_ALL", "TZ", "CREDENTIALS_DIRECTORY")
 _JOURNAL: Final = "journalctl -u 'vps-secrets-fetch@*' tells why"
 _ENDED: Final = (
@@ -123,7 +120,7 @@ async def _connection(config: Config) -> AsyncIterator[tuple[asyncio.StreamReade
 async def _start(config: Config, end: socket.socket) -> asyncio.subprocess.Process:
     fd = config.keystone.credential.fd
     return await asyncio.create_subprocess_exec(
-        *(sys.executable, "-I", "-c", _PROGRAM, "--config", str(config.path)),
+        *(sys.executable, "-IS", "-c", _PROGRAM.format(repr(sys.path)), "--config", str(config.path)),
         stdin=end.fileno(),
         stdout=end.fileno(),
         pass_fds=() if fd is None else (fd,),
