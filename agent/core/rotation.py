@@ -188,6 +188,15 @@ def after_reading(
     )
 
 
+def unpublished(former: Progress, step: Step) -> Progress:
+    """Return the progress where a step's new versions could not be held.
+
+    What Barbican refuses or lists no more counts all the same; but what is held is not what it
+    confirmed, so that stays as it was.
+    """
+    return replace(step.progress, confirmed=former.confirmed, superseded=former.superseded)
+
+
 def after_failure(
     held: Mapping[SecretName, SecretMetadata],
     failure: Failure,

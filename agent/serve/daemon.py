@@ -3,7 +3,7 @@
 Owns the state object, the signals and the reload. The end loses no request: no new connection is accepted,
 whoever is connected is answered once more, and systemd's sockets keep who comes for the next process. SIGTERM
 and SIGINT end it, SIGHUP loads the configuration again and reads Barbican. Nothing
-that the cloud does ends it.
+that the cloud does ends it; a part that ends by itself does, with status 1.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from agent.serve.state import State
 from agent.serve.store.handover import Handover
 from agent.serve.store.index import Owner
 from agent.serve.store.store import Store
+from agent.serve.supervision import Parts
 from agent.serve.sync import fetch_client, freshness
 from agent.serve.sync.beacon_watch import Beacon
 from agent.serve.sync.refresher import Refreshed, Refresher
@@ -77,7 +78,9 @@ class Daemon:
 
         Raises:
             ListenError: a socket can't be made.
+            PartEndedError: a part that runs as long as the process has ended.
         """
+        parts = Parts(self._stop)
         async with contextlib.AsyncExitStack() as stack:
             stack.callback(self._state.store.close)
             listeners = self._listeners(stack)
@@ -92,20 +95,32 @@ class Daemon:
             for server in servers:
                 server.accept(listeners[server.door.name])
                 stack.callback(server.stop)
-            await self._open_credentials(stack)
+            await self._open_credentials(stack, parts)
             self._say_hello()
             gc.freeze()  # what the start has made stays; looking through it for garbage would slow reads
-            parts = (self._refresher.run(), self._beacon.run(), self._systemd.beat(self._beat))
-            tasks = [asyncio.create_task(part) for part in parts]
-            stack.push_async_callback(_cancel, tasks)
+            stack.push_async_callback(parts.end)
+            parts.start("the refresher", self._refresher.run())
+            parts.start("the watch over the beacon", self._beacon.run())
+            parts.start("the watchdog", self._systemd.beat(self._beat, self._refresher.is_stuck))
             await self._stop.wait()
+            await self._end(servers, parts)
+        if parts.failure is not None:
+            raise parts.failure
+
+    async def _end(self, servers: tuple[Server, ...], parts: Parts) -> None:
+        """Answer whoever is connected once more; after a failure without any value."""
+        if parts.failure is None:
             _log.info("stopping")
-            self._state.stopping = True
-            self._systemd.stopping()
-            for server in servers:
-                server.stop()
-            self._state.store.wake()
-            await asyncio.gather(*(server.drain() for server in servers))
+        else:
+            await parts.end()
+            self._refresher.give_up()
+            self._state.store.close()
+        self._state.stopping = True
+        self._systemd.stopping()
+        for server in servers:
+            server.stop()
+        self._state.store.wake()
+        await asyncio.gather(*(server.drain() for server in servers))
 
     def _say_hello(self) -> None:
         """Tell the journal and systemd how it begins."""
@@ -136,18 +151,18 @@ class Daemon:
             control = stack.enter_context(listening(config.control.socket, CONTROL_MODE, admins))
         return {app_door.NAME: app, control_door.NAME: control}
 
-    async def _open_credentials(self, stack: contextlib.AsyncExitStack) -> None:
-        """Answer systemd's LoadCredential=, where systemd has made the socket for it."""
-        listener = self._inherited.sockets.get(credentials_door.NAME)
-        if listener is None:
-            return
+    async def _open_credentials(self, stack: contextlib.AsyncExitStack, parts: Parts) -> None:
+        """Answer systemd's LoadCredential=, and whoever a former run has not answered."""
         door = CredentialsDoor(self._state, self._descriptors)
-        for name, connection in self._inherited.sockets.items():
-            if name.startswith(credentials_door.HELD):
-                await door.adopt(name, connection)
-        acceptor = await asyncio.get_running_loop().create_server(door, sock=listener, backlog=BACKLOG)
-        stack.push_async_callback(door.end)
-        stack.callback(acceptor.close)
+        stack.push_async_callback(
+            lambda: door.end(hand_on=not (self._state.stopping and parts.failure is None))
+        )
+        for name, connection in credentials_door.held(self._inherited.sockets):
+            await door.adopt(name, connection)
+        listener = self._inherited.sockets.get(credentials_door.NAME)
+        if listener is not None:
+            acceptor = await asyncio.get_running_loop().create_server(door, sock=listener, backlog=BACKLOG)
+            stack.callback(acceptor.close)
 
     def _servers(self) -> tuple[Server, ...]:
         state = self._state
@@ -166,6 +181,9 @@ class Daemon:
         except ConfigurationError as error:
             health.configuration_error = str(error)
             _log.error("reload refused, the configuration in force stays: %s", error)  # no traceback
+        except Exception as error:  # noqa: BLE001  # a machine without descriptors or memory, or a bug
+            health.configuration_error = f"it could not be loaded: {logs.place(error)}"
+            _log.error("reload refused, the configuration in force stays: %s", health.configuration_error)
         else:
             health.configuration_error = None
             self._state.config, self._state.grants = config, accounts.grants_of(config.grants)
@@ -240,9 +258,3 @@ class Daemon:
         if app_door.NAME in self._inherited.sockets and config.app.group is not None:
             found.append("app.group has no effect: vps-secrets-app.socket has SocketGroup=")
         return tuple(found)
-
-
-async def _cancel(tasks: list[asyncio.Task[None]]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)

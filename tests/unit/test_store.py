@@ -1,14 +1,26 @@
 """agent/serve/{memory,store}.py: one copy, whole snapshots, nothing left behind."""
 
+from __future__ import annotations
+
 import asyncio
+import contextlib
+import os
+import resource
 import secrets
+from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from agent.core.errors import MemoryLockError
 from agent.core.secret import SecretMetadata
-from agent.serve.store.memory_file import MemoryFile
+from agent.serve.store.memory_file import MemoryFile, Moments
 from agent.serve.store.store import MAX_GONE, Store
 from common.names import SecretName, Version
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 A, B = SecretName("A"), SecretName("B")
 
@@ -165,3 +177,86 @@ def test_token_state_is_kept_and_wiped() -> None:
     assert store.token_state() == b"two"
     assert store.memory_facts()["kind"] in {"memfd_secret", "memfd"}
     store.close()
+
+
+@contextlib.contextmanager
+def _no_descriptor() -> Iterator[None]:
+    """Have the kernel refuse every new descriptor, and so every new memory file."""
+    lowest = os.dup(0)
+    os.close(lowest)
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def test_what_has_to_go_needs_no_new_memory() -> None:
+    """A drop, and the end of a grace, also where the kernel gives no memory file; the rest is served on."""
+    store = Store()
+    _publish(store, {A: "a1", B: "b1"})
+    _publish(store, {A: "a2", B: "b1"}, now=0.0, until=10.0)
+    assert store.snapshot is not None
+    taken, grace = store.snapshot.current[B], store.snapshot.previous[A][0]
+    published = store.next_publication()
+    with _no_descriptor():
+        store.expire_previous(10.0)
+        assert (store.snapshot.generation, dict(store.snapshot.previous)) == (2, {})
+        assert _values(store) == {"A": b"a2", "B": b"b1"}
+        assert not published.is_set()
+        assert _publish(store, {A: "a2"}, now=11.0) == ("B",)
+        assert published.is_set()
+        assert (store.snapshot.generation, store.changed) == (3, {A: 2, B: 3})
+        assert _values(store) == {"A": b"a2"}
+        assert _publish(store, {}, now=11.0) == ("A",)
+    for secret in (taken, grace):
+        with pytest.raises(ValueError, match="released"):
+            secret.reveal()
+    assert _publish(store, {A: "a3"}) == ("A",)
+    assert store.snapshot.generation == 5
+
+
+def test_what_is_new_has_to_wait_but_not_what_has_to_go() -> None:
+    """A reading that brings a version and takes a name away, without memory: the second is done."""
+    store = Store()
+    _publish(store, {A: "a1", B: "b1"})
+    with _no_descriptor(), pytest.raises(MemoryLockError, match=r"Too many open files\); raise LimitNOFILE="):
+        _publish(store, {A: "a2"})
+    assert _values(store) == {"A": b"a1"}
+    assert store.snapshot is not None
+    assert store.snapshot.generation == 2
+    assert _publish(store, {A: "a2"}) == ("A",)
+
+
+def test_what_can_not_even_be_overwritten_is_wiped_whole() -> None:
+    """Here somebody has closed the file: nothing is served, and the generation goes on from there."""
+    store = Store()
+    _publish(store, {A: "a1", B: "b1"})
+    assert store._memory is not None
+    store._memory.memory.close()
+    with _no_descriptor():
+        assert _publish(store, {A: "a1"}) == ("A", "B")
+    assert store.held() == {}
+    _publish(store, {A: "a1"})
+    assert store.snapshot is not None
+    assert store.snapshot.generation == 3
+
+
+@given(st.lists(st.tuples(st.binary(max_size=3000), st.booleans()), max_size=12), st.data())
+@settings(deadline=None)
+def test_a_file_that_shrinks_in_place(payloads: list[tuple[bytes, bool]], data: st.DataObject) -> None:
+    """What stays is the same byte for byte, for the next process too, and of the rest nothing is left."""
+    index = data.draw(st.binary(max_size=200))
+    made = [payload if keep else b"\xffGONE" + payload for payload, keep in payloads]
+    file = MemoryFile(made, b"x" * (len(index) + 1), Moments(1.0, None, 2.0))
+    stays = [at for at, (_, keep) in enumerate(payloads) if keep]
+    file.keep_only(stays, index)
+    expected = [payload for payload, keep in payloads if keep]
+    assert [bytes(view) for view in file.views] == expected
+    other = MemoryFile.adopt(os.dup(file.fd))
+    assert [bytes(view) for view in other.views] == expected
+    assert (other.index.rstrip(b" "), other.moments) == (index.rstrip(b" "), Moments(1.0, None, 2.0))
+    assert b"\xffGONE" not in bytes(other._map)
+    other.close()
+    file.close()

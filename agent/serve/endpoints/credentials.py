@@ -2,8 +2,9 @@
 
 systemd, uid 0, connects from an abstract address that names unit and credential, and reads until the end.
 **An early end gives the unit an empty credential and lets it start.** So a connection is held until the
-secret is there, over a restart of the agent too, and it is refused by sending more than systemd takes: then
-the unit fails with 243/CREDENTIALS.
+secret is there, over a crash of the agent too, and it is refused by sending more than systemd takes: then
+the unit fails with 243/CREDENTIALS. A process that ends without an answer hands the connection on to the next
+one (the descriptor store) or refuses: there is no third way out.
 
 The grant is looked up by the unit alone: which user the unit runs as is not known here, so a grant that names
 a user or a group besides lets nobody in at this door.
@@ -23,10 +24,12 @@ from agent.core.errors import NO_SUCH_SECRET, NOT_ADMIN, NOT_GRANTED, TOO_MANY_C
 from agent.serve.host import audit, peer
 from agent.serve.host.audit import Record
 from agent.serve.host.events import any_of
+from agent.serve.host.logs import place
 from common.names import SecretName, parse_name
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Mapping
 
     from agent.serve.host.fdstore import DescriptorStore
     from agent.serve.state import State
@@ -50,6 +53,24 @@ class Asked(NamedTuple):
     credential: str
 
 
+def held(sockets: Mapping[str, socket.socket]) -> list[tuple[str, socket.socket]]:
+    """Return the connections that a former process held, by the names under which systemd keeps them."""
+    return [(name, connection) for name, connection in sockets.items() if name.startswith(f"{HELD}-")]
+
+
+async def refuse_held(sockets: Mapping[str, socket.socket], descriptors: DescriptorStore) -> None:
+    """Refuse the connections that a former process held: this one ends without ever answering them."""
+    await asyncio.gather(*(_refuse_one(connection) for _, connection in held(sockets)))
+    for name, _ in held(sockets):
+        descriptors.drop(name)
+
+
+async def _refuse_one(connection: socket.socket) -> None:
+    with contextlib.suppress(OSError, TimeoutError):
+        async with asyncio.timeout(REFUSAL_TIMEOUT_S):
+            await asyncio.get_running_loop().sock_sendall(connection, REFUSAL)
+
+
 def asked_by(untrusted_address: object) -> Asked | None:
     """Return what a connection's address asks for, or None where it is not systemd's form."""
     match = _ADDRESS.fullmatch(untrusted_address) if isinstance(untrusted_address, bytes) else None
@@ -66,7 +87,7 @@ class CredentialsDoor:
         self._state = state
         self._descriptors = descriptors
         self._stop: Final = asyncio.Event()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], _Connection] = {}
         self._count = 0
 
     def __call__(self) -> asyncio.Protocol:
@@ -74,12 +95,17 @@ class CredentialsDoor:
         return _Connection(self)
 
     async def adopt(self, name: str, connection: socket.socket) -> None:
-        """Go on with a connection that a former process held."""
-        self._descriptors.drop(name)
-        await asyncio.get_running_loop().connect_accepted_socket(self, connection)
+        """Go on with a connection that a former process held; systemd keeps it on until it is answered."""
+        await asyncio.get_running_loop().connect_accepted_socket(lambda: _Connection(self, name), connection)
 
-    async def end(self) -> None:
-        """Refuse whoever is held: an end without a word would be an empty credential."""
+    async def end(self, *, hand_on: bool) -> None:
+        """Refuse whoever is held, or leave them to the next process, where there will be one at once.
+
+        An end without a word would be an empty credential.
+        """
+        if hand_on and self._descriptors.works:
+            for task in [task for task, connection in self._tasks.items() if connection.kept]:
+                task.cancel()
         self._stop.set()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=REFUSAL_TIMEOUT_S + 1)
@@ -87,25 +113,35 @@ class CredentialsDoor:
     def begin(self, connection: _Connection) -> None:
         """Answer a new connection in a task of its own."""
         task = asyncio.create_task(self._answer(connection))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks[task] = connection
+        task.add_done_callback(self._tasks.pop)
 
     async def _answer(self, connection: _Connection) -> None:
         """Write the payload or the refusal, after its audit record; then close."""
-        caller = peer.of(connection.transport.get_extra_info("socket"))
-        asked = asked_by(connection.transport.get_extra_info("peername"))
         traffic = self._state.traffic
         traffic.connections[NAME] += 1
         try:
-            await self._decide(connection, caller, asked)
+            await self._decide(connection)
+        except asyncio.CancelledError:
+            if connection.kept is None:  # else systemd keeps it for the next process
+                connection.transport.write(REFUSAL)
+            connection.transport.close()
+            raise
         except OSError as error:
             _log.error("no audit record could be written: %s", error.strerror)  # no traceback
             await self._refuse(connection)
+        except Exception as error:  # noqa: BLE001  # whatever it is: an end without a word would be an answer
+            _log.error("a credential is refused because of a bug, report it: %s", place(error))
+            await self._refuse(connection)
         finally:
             traffic.connections[NAME] -= 1
-            connection.transport.close()
+        if connection.kept is not None:
+            self._descriptors.drop(connection.kept)
+        connection.transport.close()
 
-    async def _decide(self, connection: _Connection, caller: Peer | None, asked: Asked | None) -> None:
+    async def _decide(self, connection: _Connection) -> None:
+        caller = peer.of(connection.transport.get_extra_info("socket"))
+        asked = asked_by(connection.transport.get_extra_info("peername"))
         if caller is None or caller.uid != 0 or asked is None:
             reason = "only systemd may ask here, for a unit"
             self._record(caller, asked, NOT_ADMIN, reason)
@@ -131,6 +167,7 @@ class CredentialsDoor:
                 Record("served", 200, name, versions, snapshot.generation, (decision.grant.index + 1,)),
             )
             connection.transport.write(secret.reveal())
+            connection.transport.write_eof()  # also for the copy of it that systemd may keep
             await connection.flushed(REFUSAL_TIMEOUT_S)
         elif not connection.gone.is_set():
             problem = problem or NOT_GRANTED
@@ -139,33 +176,32 @@ class CredentialsDoor:
 
     async def _wait_for(self, connection: _Connection, asked: Asked, name: SecretName) -> Problem | None:
         """Return None once the secret is there, or why it won't be given; hold the connection meanwhile."""
-        kept = None
         store = self._state.store
-        try:
-            while True:
-                published = store.next_publication()
-                snapshot = store.snapshot
-                if snapshot is not None and name in snapshot.current:
-                    return None
-                if snapshot is not None and name not in snapshot.pending:
-                    return NO_SUCH_SECRET
-                if self._stop.is_set() or connection.gone.is_set() or len(self._tasks) > MAX_HELD:
-                    return TOO_MANY_CONNECTIONS
-                if kept is None:
-                    kept = self._hold(connection)
-                    _log.info(
-                        "%s waits for the credential %s, which is not there yet", asked.unit, asked.credential
-                    )
-                await any_of(published, self._stop, connection.gone)
-        finally:
-            if kept is not None:
-                self._descriptors.drop(kept)
+        waits = False
+        while True:
+            published = store.next_publication()
+            snapshot = store.snapshot
+            if snapshot is not None and name in snapshot.current:
+                return None
+            if snapshot is not None and name not in snapshot.pending:
+                return NO_SUCH_SECRET
+            if self._stop.is_set() or connection.gone.is_set() or len(self._tasks) > MAX_HELD:
+                return TOO_MANY_CONNECTIONS
+            if not waits:
+                waits = True
+                self._hold(connection)
+                _log.info(
+                    "%s waits for the credential %s, which is not there yet", asked.unit, asked.credential
+                )
+            await any_of(published, self._stop, connection.gone)
 
-    def _hold(self, connection: _Connection) -> str:
-        self._count += 1
-        name = f"{HELD}-{os.getpid()}-{self._count}"
-        self._descriptors.keep(name, connection.transport.get_extra_info("socket").fileno())
-        return name
+    def _hold(self, connection: _Connection) -> None:
+        """Have systemd keep the connection until it is answered."""
+        if connection.kept is None:
+            self._count += 1
+            connection.kept = f"{HELD}-{os.getpid()}-{self._count}"
+            descriptor = connection.transport.get_extra_info("socket").fileno()
+            self._descriptors.keep(connection.kept, descriptor)
 
     def _record(self, caller: Peer | None, asked: Asked | None, problem: Problem, reason: str) -> None:
         """Tell the journal who was refused what, and why."""
@@ -190,12 +226,13 @@ class CredentialsDoor:
 
 
 class _Connection(asyncio.Protocol):
-    """One connection of systemd's. ``gone`` is set when it is lost."""
+    """One connection of systemd's. ``gone`` is set when it is lost; ``kept`` is its name in the store."""
 
     transport: asyncio.Transport
 
-    def __init__(self, door: CredentialsDoor) -> None:
+    def __init__(self, door: CredentialsDoor, kept: str | None = None) -> None:
         self._door = door
+        self.kept = kept
         self._writable = asyncio.Event()
         self.gone: Final = asyncio.Event()
 

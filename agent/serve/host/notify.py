@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import time
 from typing import TYPE_CHECKING, Final
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 
 STATUS_EVERY_S: Final = 15.0
 """How old the line that ``systemctl status`` shows may be."""
+
+_log: Final = logging.getLogger("agent.systemd")
 
 
 class Systemd:
@@ -50,14 +53,24 @@ class Systemd:
         """Send one message. sdnotify encodes Latin-1 and drops, without a word, what has no place in it."""
         self._notifier.notify(message.encode().decode("latin-1"))
 
-    async def beat(self, status: Callable[[], str]) -> None:
-        """Show that the event loop is alive, twice as often as asked for, and keep the status line true.
+    async def beat(self, status: Callable[[], str], is_stuck: Callable[[], bool] = lambda: False) -> None:
+        """Show that the work goes on, twice as often as asked for, and keep the status line true; never ends.
 
-        It tells ages, so it would be wrong soon after it was told. Nothing else wakes an idle agent, so
-        ``status`` may also do what must be done now and then.
+        The line has ages, so it would be wrong soon after it was sent. Nothing else wakes an idle agent, so
+        ``status`` may also do what must be done now and then. While ``is_stuck``, the watchdog is not fed, so
+        that systemd ends this process.
         """
         microseconds = os.environ.get("WATCHDOG_USEC", "")
-        watched = int(microseconds) / 2_000_000 if microseconds.isdecimal() else 0
-        while watched:
-            self._tell(f"WATCHDOG=1\nSTATUS={status()}")
-            await asyncio.sleep(min(watched, STATUS_EVERY_S))
+        if not microseconds.isdecimal():
+            await asyncio.Event().wait()
+        every = min(int(microseconds) / 2_000_000, STATUS_EVERY_S)
+        while True:
+            line = f"STATUS={status()}"
+            if is_stuck():
+                _log.error(
+                    "the refresher is stuck, report this bug; systemd's watchdog starts the agent again"
+                )
+            else:
+                line = f"WATCHDOG=1\n{line}"
+            self._tell(line)
+            await asyncio.sleep(every)

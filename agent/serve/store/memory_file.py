@@ -2,7 +2,10 @@
 
 Owns the mapping and the descriptor of each file. ``memfd_secret(2)`` where the kernel has it: never swapped
 and not in the kernel's direct map. Else ``memfd_create(2)`` with ``mlock(2)``. Index and payloads are written
-once, when a file is made, and overwritten with zeros before it is given up.
+when a file is made, and overwritten with zeros before it is given up.
+
+A file that shrinks can be written anew in place, which needs nothing from the kernel: what has to go must go
+also where no descriptor and no memory is left (docs/adr/0016).
 
 A file tells by itself what is in it, so that another process can adopt it (agent/serve/host/fdstore.py)::
 
@@ -12,6 +15,7 @@ A file tells by itself what is in it, so that another process can adopt it (agen
 from __future__ import annotations
 
 import ctypes
+import errno
 import fcntl
 import hashlib
 import mmap
@@ -37,7 +41,9 @@ _HEAD: Final = struct.Struct("=8s5dIIQ32s")  # magic, moments, payloads, index b
 _MOMENTS_AT: Final = len(_MAGIC)
 _SYS_MEMFD_SECRET: Final = 447  # the same number on every architecture since Linux 5.14
 _LIBC: Final = ctypes.CDLL(None, use_errno=True)
+_ZEROS: Final = bytes(mmap.PAGESIZE)  # made now: there may be no memory for more when it is needed
 _NONE: Final = float("-inf")
+_ADVICE: Final = {errno.EMFILE: "raise LimitNOFILE=", errno.ENFILE: "raise fs.file-max"}
 _SEALS: Final = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 """What keeps the size of an ordinary file; that of memfd_secret(2) can be set once."""
 
@@ -83,10 +89,10 @@ class MemoryFile:
         sizes = struct.pack(f"={len(payloads)}Q", *map(len, payloads))
         content = sum(map(len, payloads))
         counts = (len(payloads), len(index), content)
-        self.index: Final = index
+        self.index = index
         self.size: Final = max(mmap.PAGESIZE, _HEAD.size + len(sizes) + len(index) + content)
         self.kind, self.locked, self.fd, self._map = _make(self.size)
-        self.views: Final = self._write(payloads, sizes)
+        self.views = self._write(payloads, sizes)
         """One view per payload, in their order; the file's only way out."""
         digest = _digest(counts, self._map)
         _HEAD.pack_into(self._map, 0, _MAGIC, *_numbers(moments), *counts, digest)
@@ -166,6 +172,35 @@ class MemoryFile:
         """Replace the moments."""
         _MOMENTS.pack_into(self._map, _MOMENTS_AT, *_numbers(moments))
 
+    def keep_only(self, positions: Sequence[int], index: bytes) -> None:
+        """Overwrite all payloads but those at ``positions`` (rising), in place, and take their new ``views``.
+
+        The former views are dead afterwards. A process that is killed meanwhile leaves a file that its digest
+        does not fit, so it is refused whole.
+
+        Raises:
+            ValueError: the index does not fit into what becomes free; nothing has changed.
+        """
+        sizes = [len(self.views[position]) for position in positions]
+        starts = [sum(len(view) for view in self.views[:position]) for position in positions]
+        begin = _HEAD.size + 8 * len(self.views) + len(self.index)
+        table, content = struct.pack(f"={len(sizes)}Q", *sizes), sum(sizes)
+        room = self.size - _HEAD.size - len(table) - content
+        if len(index) > room:
+            raise ValueError("the index does not fit")
+        index = index.ljust(room)  # white space, which JSON allows: so every byte before the payloads is new
+        before = table + index
+        for view in self.views:
+            view.release()
+        to = self.size
+        for start, size in zip(reversed(starts), reversed(sizes), strict=True):
+            to -= size
+            self._map.move(to, begin + start, size)
+        self._map[_HEAD.size : to] = before
+        self.index, self.views = index, _cut(self._map, to, sizes)
+        counts = (len(sizes), len(index), content)
+        _HEAD.pack_into(self._map, 0, _MAGIC, *_numbers(self.moments), *counts, _digest(counts, self._map))
+
     def close(self, *, wipe: bool = True) -> None:
         """Overwrite all with zeros, unless another holder is to read it, and give the memory back.
 
@@ -175,7 +210,9 @@ class MemoryFile:
         if self._map.closed:
             return
         if wipe:
-            self._map[:] = bytes(self.size)
+            for start in range(0, self.size, len(_ZEROS)):
+                end = min(self.size, start + len(_ZEROS))
+                self._map[start:end] = _ZEROS[: end - start]
         for view in self.views:
             view.release()
         os.close(self.fd)
@@ -235,29 +272,30 @@ def _cut(mapping: mmap.mmap, start: int, sizes: Sequence[int]) -> list[memoryvie
 
 def _make(size: int) -> tuple[str, bool, int, mmap.mmap]:
     """Return (kind, whether it can't be swapped, descriptor, mapping) of the best file there is."""
+    number = 0
     for kind, create in ((SECRET, _memfd_secret), (ORDINARY, _memfd)):
-        made = _mapped(kind, create, size)
-        if made is not None:
-            fd, mapping = made
+        try:
+            fd, mapping = _mapped(kind, create, size)
+        except OSError as error:
+            number = error.errno or 0
+        except MemoryError:
+            number = errno.ENOMEM
+        else:
             return kind, kind == SECRET or _lock(mapping), fd, mapping
-    raise MemoryLockError(
-        f"the kernel gave no memory file of {size} bytes; raise LimitMEMLOCK= or free memory"
-    )
+    advice = _ADVICE.get(number, "raise LimitMEMLOCK= or free memory")
+    raise MemoryLockError(f"the kernel gave no memory file of {size} bytes ({os.strerror(number)}); {advice}")
 
 
-def _mapped(kind: str, create: Callable[[], int], size: int) -> tuple[int, mmap.mmap] | None:
-    try:
-        fd = create()
-    except OSError:
-        return None
+def _mapped(kind: str, create: Callable[[], int], size: int) -> tuple[int, mmap.mmap]:
+    fd = create()
     try:
         os.ftruncate(fd, size)
         if kind == ORDINARY:
             fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
         return fd, mmap.mmap(fd, size, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
-    except (OSError, ValueError):
+    except BaseException:
         os.close(fd)
-        return None
+        raise
 
 
 def _memfd_secret() -> int:

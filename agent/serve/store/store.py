@@ -2,17 +2,21 @@
 
 One writer, the refresher. A new snapshot is complete, with its payloads in a memory file of its own that
 systemd keeps for the next process (agent/serve/store/handover.py), before it is assigned; then the former
-file is wiped. Readers take ``snapshot`` once and do not await before they have built their answer, so they
+file is wiped. What has to go goes also where no new file can be made: then it is overwritten in place
+(docs/adr/0016). Readers take ``snapshot`` once and do not await before they have built their answer, so they
 never see two snapshots mixed nor a wiped one.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from dataclasses import replace
+from math import inf
 from typing import TYPE_CHECKING, Final
 
 from agent.core.secret import Secret, SecretMetadata, Snapshot
+from agent.serve.host.logs import place
 from agent.serve.store import index as kept_file
 from agent.serve.store.handover import SNAPSHOT, TOKEN, Kept
 from agent.serve.store.memory_file import MemoryFile, Moments
@@ -26,6 +30,8 @@ if TYPE_CHECKING:
 MAX_GONE: Final = 1000
 """How many names that exist no more are remembered for watchers."""
 
+_log: Final = logging.getLogger("agent.store")
+
 
 class Store:
     """The snapshot and its memory. ``handover`` hands the memory to the next process, None does not."""
@@ -38,6 +44,7 @@ class Store:
         self._memory: Kept | None = None
         self._token: Kept | None = None
         self._moments = Moments()
+        self._generation = 0  # of the last snapshot, whether it is still held or not
         self._published = asyncio.Event()
 
     def adopt(self, adopted: Adopted) -> None:
@@ -46,7 +53,7 @@ class Store:
         if adopted.snapshot is not None:
             self._memory, index = adopted.snapshot
             self.snapshot = index.snapshot(self._memory.memory.views)
-            self.changed = dict(index.changed)
+            self.changed, self._generation = dict(index.changed), index.generation
             self._moments = self._memory.memory.moments
 
     @property
@@ -91,7 +98,8 @@ class Store:
         version changed, appeared or went.
 
         Raises:
-            MemoryLockError: there is no memory for it; what was held is still served.
+            MemoryLockError: there is no memory for what is new; what ``versions`` still names is served on in
+                the version that is held, all else is gone.
             KeyError: a version is neither read nor held, which the caller must rule out.
         """
         former = self.snapshot.current if self.snapshot else {}
@@ -107,19 +115,91 @@ class Store:
             if self._handover is None:
                 self.snapshot = replace(snapshot, pending=pending, kept=kept)
                 return ()
-        generation = self.snapshot.generation if self.snapshot else 0
-        if changed or self.snapshot is None:
-            generation += 1
+        generation = self._generation + (1 if changed or snapshot is None else 0)
         sources: dict[Version, tuple[SecretMetadata, bytes | Secret]] = {
             **{secret.facts.version: (secret.facts, secret) for secret in former.values()},
             **read,
         }
         payloads = {name: sources[version] for name, version in versions.items()}
         noted = self._noted(changed, generation, versions)
-        self._assign(payloads, previous, (generation, noted, pending, kept))
+        try:
+            self._assign(payloads, previous, (generation, noted, pending, kept))
+        except Exception:
+            self.keep_only(versions, now, pending=pending, kept=kept)
+            if snapshot is None or any(version not in before.values() for version in versions.values()):
+                raise
+            return tuple(sorted(before.keys() - self.held().keys()))
         if changed or snapshot is None:
             self.wake()
         return changed
+
+    def keep_only(
+        self,
+        names: Collection[SecretName],
+        now: float,
+        *,
+        pending: frozenset[SecretName] = frozenset(),
+        kept: frozenset[SecretName] = frozenset(),
+    ) -> None:
+        """Drop all other names, and what is past its grace (boot clock, s), without a new memory file.
+
+        Where even that can't be done, nothing is held any more.
+        """
+        snapshot = self.snapshot
+        if snapshot is None:
+            return
+        try:
+            self._shrink(snapshot, names, now, pending, kept)
+        except Exception as error:  # noqa: BLE001  # fail closed, whatever it is
+            _log.error("what is held is wiped, since a part of it had to go: %s", place(error))
+            self.wipe()
+
+    def wipe(self) -> None:
+        """Hold nothing any more, here and in the descriptor store."""
+        self.snapshot = None
+        file, self._memory = self._memory, None
+        if file is not None and self._handover is not None:
+            self._handover.give_up(file)
+        elif file is not None:
+            file.memory.close()
+        self.changed = dict.fromkeys(self.changed, self._generation + 1)
+        self._generation += 1
+        self.wake()
+
+    def _shrink(
+        self,
+        snapshot: Snapshot,
+        names: Collection[SecretName],
+        now: float,
+        pending: frozenset[SecretName],
+        kept: frozenset[SecretName],
+    ) -> None:
+        held = [
+            *((name, secret, inf) for name, secret in snapshot.current.items()),
+            *((name, secret, until) for name, (secret, until) in snapshot.previous.items()),
+        ]  # in the order of the file
+        stays = [at for at, (name, _, until) in enumerate(held) if name in names and until > now]
+        if len(stays) == len(held):
+            self.snapshot = replace(snapshot, pending=pending, kept=kept)
+            return
+        gone = tuple(name for name in snapshot.current if name not in names)
+        generation = self._generation + (1 if gone else 0)
+        index = kept_file.Index(
+            sequence=self._handover.next_sequence() if self._handover else 0,
+            generation=generation,
+            changed=self._noted(gone, generation, snapshot.current.keys() - gone),
+            pending=pending,
+            kept=kept & snapshot.current.keys() - gone,
+            facts=tuple(held[at][1].facts for at in stays),
+            until=tuple(held[at][2] for at in stays if held[at][2] != inf),
+        )
+        assert self._memory is not None  # noqa: S101  # there is a snapshot
+        memory = self._memory.memory
+        memory.keep_only(stays, kept_file.encode(self._handover.owner, index) if self._handover else b"")
+        self.snapshot, self.changed = index.snapshot(memory.views), dict(index.changed)
+        self._generation = generation
+        if gone:
+            self.wake()
 
     def expire_previous(self, now: float) -> None:
         """Wipe the previous versions whose grace is over (boot clock, s)."""
@@ -231,7 +311,7 @@ class Store:
         )
         snapshot = index.snapshot(memory.views)
         self._memory, self.snapshot = self._replace(self._memory, SNAPSHOT, memory), snapshot
-        self.changed = noted
+        self.changed, self._generation = noted, generation
 
     def _noted(
         self, changed: tuple[SecretName, ...], generation: int, current: Collection[SecretName]

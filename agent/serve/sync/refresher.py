@@ -1,7 +1,8 @@
 """The refresher: decides when to read, has it read, and publishes what the rotation machine decides.
 
 The only writer of the store and of the machine's progress. One cycle at a time; identical work is coalesced:
-whoever asks for a refresh joins the next cycle that starts after the request. No failure ends the loop.
+whoever asks for a refresh joins the next cycle that starts after the request. No failure of a cycle ends the
+loop. What has to go goes, also where no memory is left to publish the rest (docs/adr/0016).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 from agent.core import rotation, schedule, wire
 from agent.core.errors import (
+    INTERNAL,
     TOO_MANY_REQUESTS,
     CloudError,
     Failure,
@@ -38,6 +40,8 @@ if TYPE_CHECKING:
 
 REFRESH_EVERY_S: Final = 1.0
 """A refresh may start a cycle this often."""
+STUCK_S: Final = 60.0
+"""How late the refresher may be, on a machine under load, before it counts as stuck."""
 RESTART_EVERY_S: Final = 10.0
 """An agent that keeps dying reads Barbican this often, and serves what it kept meanwhile."""
 
@@ -78,9 +82,10 @@ class Refresher:
         self._last_refresh = float("-inf")
         self._unreadable = 0
         self._settled = False  # whether the cycle to come is brought about by nothing but its interval
+        self._must_move_by = math.inf
 
     async def run(self) -> None:
-        """Read, publish and wait, until cancelled."""
+        """Read, publish and wait, until cancelled; whatever else ends it is a bug, or no memory."""
         attempted = self._store.moments.attempted
         since = RESTART_EVERY_S if attempted is None else clock.boot() - attempted
         self._plan(max(schedule.first(self._call_budget.pace(), self._uniform), RESTART_EVERY_S - since))
@@ -127,6 +132,16 @@ class Refresher:
         if clock.boot() >= self._wakes_at:
             self._wake.set()
 
+    def is_stuck(self) -> bool:
+        """Tell whether a wait or a cycle takes far longer than it may.
+
+        On the clock of the loop's timers, which stands still with them while a machine is suspended.
+        """
+        return asyncio.get_running_loop().time() > self._must_move_by
+
+    def _must_move_within(self, seconds: float) -> None:
+        self._must_move_by = asyncio.get_running_loop().time() + seconds + STUCK_S
+
     @property
     def _due(self) -> float:
         return self._state.health.next_attempt or 0.0
@@ -147,8 +162,10 @@ class Refresher:
         """Wait for a refresh or the next attempt, and do what is due on the way."""
         wait = min(self._housekeep(), self._due - clock.boot())
         self._wakes_at = clock.boot() + wait
+        seconds = clock.loop_seconds(max(0.0, wait))
+        self._must_move_within(seconds)
         try:
-            async with asyncio.timeout(clock.loop_seconds(max(0.0, wait))):
+            async with asyncio.timeout(seconds):
                 await self._wake.wait()
         except TimeoutError:
             pass
@@ -160,7 +177,7 @@ class Refresher:
         self._store.expire_previous(now.boot)
         self._call_budget.note({})
         step = rotation.overdue(self._store.held(), self._progress, self._policy, now)
-        changed = self._apply(step, {}, now)
+        changed, _ = self._apply(step, {}, now)
         if changed:
             self._tell(Refreshed(self._generation(), changed, self._state.health.failure, 0.0))
         snapshot = self._store.snapshot
@@ -174,18 +191,26 @@ class Refresher:
         if asked is not None:
             self._last_refresh = began
             self._settled = False
+        self._must_move_within(2 * self._state.config.fetch.timeout)
+        try:
+            refreshed = await self._refreshed(began)
+        except BaseException:
+            if asked is not None and not asked.done():
+                asked.set_exception(RequestError(INTERNAL, "the agent ends"))
+                asked.exception()  # nobody may be waiting
+            raise
+        if asked is not None and not asked.done():
+            asked.set_result(refreshed)
+        self._tell(refreshed)
+
+    async def _refreshed(self, began: float) -> Refreshed:
+        """Make one cycle, whatever becomes of it."""
         changed: tuple[SecretName, ...] = ()
         failure: Failure | None = None
         try:
             changed, failure = await self._read()
-        except asyncio.CancelledError:
-            if asked is not None:
-                asked.cancel()
-            raise
         except CloudError as error:
             failure = error.failure
-        except MemoryLockError as error:
-            failure = Failure(Step.MEMORY, Fault.TRANSIENT, "to hold what was read", str(error))
         except Exception as error:  # noqa: BLE001  # rule 5: serve stays up; only the type is told, texts may hold values
             failure = Failure(Step.FETCH, Fault.TRANSIENT, "a cycle", f"report this bug: {place(error)}")
         if failure is not None:
@@ -194,10 +219,7 @@ class Refresher:
         health.cycles += 1
         health.last_cycle = clock.boot() - began
         health.denied_since = self._progress.denied_since
-        refreshed = Refreshed(self._generation(), changed, failure, health.last_cycle)
-        if asked is not None and not asked.done():
-            asked.set_result(refreshed)
-        self._tell(refreshed)
+        return Refreshed(self._generation(), changed, failure, health.last_cycle)
 
     def _tell(self, refreshed: Refreshed) -> None:
         """Call ``on_cycle_end``; a bug there is told and must not end the readings."""
@@ -225,7 +247,9 @@ class Refresher:
         step = rotation.after_reading(held, reply.reading, self._progress, self._policy, asked)
         now = clock.moment()
         read = {v: (facts, reply.payloads[v]) for v, facts in reply.reading.read.items()}
-        changed = self._apply(step, read, now)
+        changed, refused = self._apply(step, read, now)
+        if refused is not None:
+            return changed, refused
         health = self._state.health
         health.failure, health.failures, health.confirmed = None, 0, step.progress.confirmed
         health.warnings = _unfinished(step)
@@ -233,7 +257,10 @@ class Refresher:
         return changed, None
 
     def _note(self, reply: wire.Reply) -> None:
-        self._store.keep_token_state(reply.token_state)
+        try:
+            self._store.keep_token_state(reply.token_state)
+        except MemoryLockError as error:  # what the reading says must not depend on it
+            _log.warning("the token is not kept, so the next cycle logs in again: %s", error)
         self._call_budget.note(reply.calls)
         health = self._state.health
         health.timings = dict(reply.timings)
@@ -267,7 +294,7 @@ class Refresher:
         self._settled = False
         health.cycles_failed += 1
         step = rotation.after_failure(self._store.held(), failure, self._progress, self._policy, now)
-        changed = self._apply(step, {}, now)
+        changed, _ = self._apply(step, {}, now)
         delay = schedule.backoff(
             self._call_budget.pace(), health.failures, self._uniform, failure.retry_after
         )
@@ -281,34 +308,52 @@ class Refresher:
         self._store.expire_previous(now.boot)
         self._apply(rotation.overdue(self._store.held(), self._progress, self._policy, now), {}, now)
 
+    def give_up(self) -> None:
+        """Drop what is due for the last time, or wipe all: the next process must not find it."""
+        try:
+            self.drop_overdue()
+        except Exception:  # noqa: BLE001  # fail closed
+            self._store.wipe()
+
     def _apply(
         self, step: rotation.Step, read: dict[Version, tuple[SecretMetadata, bytes]], now: rotation.Moment
-    ) -> tuple[SecretName, ...]:
-        """Publish what the machine decided, then remember its progress."""
+    ) -> tuple[tuple[SecretName, ...], Failure | None]:
+        """Publish what the machine decided, then remember its progress; return what changed.
+
+        Where there is no memory for what is new, that is a failure; what has to go has gone all the same.
+        """
         changed: tuple[SecretName, ...] = ()
-        progress = step.progress
-        self._store.remember(
-            self._store.moments._replace(confirmed=progress.confirmed, denied_since=progress.denied_since)
-        )
+        failure: Failure | None = None
+        progress, before = step.progress, self._store.held()
         if step.versions is not None:
             snapshot = self._store.snapshot
             remarks = (step.pending, step.kept)
             if step.dropped and snapshot is not None and not (step.pending or step.kept):
                 remarks = (snapshot.pending, snapshot.kept & step.versions.keys())
-            changed = self._store.publish(
-                step.versions,
-                read,
-                previous_until=now.boot + self._state.config.rotation.previous_grace,
-                now=now.boot,
-                pending=remarks[0],
-                kept=frozenset(remarks[1]),
-            )
+            try:
+                changed = self._store.publish(
+                    step.versions,
+                    read,
+                    previous_until=now.boot + self._state.config.rotation.previous_grace,
+                    now=now.boot,
+                    pending=remarks[0],
+                    kept=frozenset(remarks[1]),
+                )
+            except MemoryLockError as error:
+                changed = tuple(sorted(before.keys() - self._store.held().keys()))
+                failure = Failure(Step.MEMORY, Fault.TRANSIENT, "to hold what was read", str(error))
+                progress = rotation.unpublished(self._progress, step)
+        self._store.remember(
+            self._store.moments._replace(confirmed=progress.confirmed, denied_since=progress.denied_since)
+        )
         for name, reason in sorted(step.dropped.items()):
             _log.warning("secret %s is served no more: %s", name, reason)
         if changed:
             _log.info("generation %s: changed %s", self._generation(), ", ".join(changed))
-        self._progress = step.progress
-        return changed
+        self._progress = progress
+        if before and self._store.snapshot is None:
+            self.ask()  # all was wiped, more than had to go: it is read again at once
+        return changed, failure
 
     def _generation(self) -> int | None:
         return self._store.snapshot.generation if self._store.snapshot else None
