@@ -10,6 +10,11 @@ import sys
 for unneeded in ("ssl", "_hashlib"):
     sys.modules[unneeded] = None  # type: ignore[assignment]  # importlib: then it can't be imported
 
+from agent.serve.host import signals
+
+if __name__ == "__main__":
+    signals.block()
+
 import argparse
 import asyncio
 import logging
@@ -40,6 +45,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--check-config", action="store_true", help="tell every mistake, then end")
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     options = parser.parse_args(arguments)
+    if not options.check_config:
+        signals.block()
     inherited = Inherited() if options.check_config else inherit()
     path = options.config.absolute()
     problem: ConfigurationError | None = None
@@ -57,14 +64,14 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stdout.write(f"{config.path}: right ({config.vps_id}, grants: {len(config.grants)})\n")
         return 0
     hardening.keep_memory_private()
-    if problem is not None:
-        logs.set_up("info")
-        mended = asyncio.run(unconfigured.wait(path, inherited.sockets, problem))
-        if mended is None:
-            return 0
-        config = mended
-    logs.set_up(config.log.level)
+    logs.set_up("info")
     try:
+        if problem is not None:
+            fixed = asyncio.run(unconfigured.wait(path, inherited.sockets, problem))
+            if fixed is None:
+                return 0
+            config = fixed
+        logs.set_up(config.log.level)
         asyncio.run(_run(config, inherited))
     except VpsSecretsError as error:
         logging.getLogger("agent").error("%s", error)  # noqa: TRY400  # no traceback

@@ -23,7 +23,7 @@ from agent.serve.endpoints import credentials as credentials_door
 from agent.serve.endpoints.app import AppDoor
 from agent.serve.endpoints.control import ControlDoor
 from agent.serve.endpoints.credentials import CredentialsDoor
-from agent.serve.host import accounts, clock, logs, rotation_trigger
+from agent.serve.host import accounts, clock, logs, rotation_trigger, signals
 from agent.serve.host.fdstore import DescriptorStore
 from agent.serve.host.listener import BACKLOG, listening
 from agent.serve.host.notify import Systemd
@@ -68,6 +68,7 @@ class Daemon:
         self._refresher: Final = Refresher(self._state, fetch_client.fetch, self._on_cycle_end)
         self._beacon: Final = Beacon(self._state, fetch_client.watch, self._refresher.signal)
         self._stop: Final = asyncio.Event()
+        self._reload_is_due = False
         self._started: Final = config
         self._first: Final = None if store.snapshot else 1  # a first reading is no rotation
         self._state.warnings = self._warnings(config)
@@ -86,9 +87,8 @@ class Daemon:
             listeners = self._listeners(stack)
             loop = asyncio.get_running_loop()
             loop.set_exception_handler(logs.in_loop)
-            for number in (signal.SIGTERM, signal.SIGINT):
-                loop.add_signal_handler(number, self._stop.set)
-            loop.add_signal_handler(signal.SIGHUP, self._reload)
+            stop = self._stop.set
+            signals.handle({signal.SIGTERM: stop, signal.SIGINT: stop, signal.SIGHUP: self._reload_soon})
             await self._handover.check()
             self._refresher.drop_overdue()
             servers = self._servers()
@@ -104,6 +104,7 @@ class Daemon:
             parts.start("the watchdog", self._systemd.beat(self._beat, self._refresher.is_stuck))
             await self._stop.wait()
             await self._end(servers, parts)
+            signals.block()  # the loop gives its handlers up, and the status is to be its own
         if parts.failure is not None:
             raise parts.failure
 
@@ -172,8 +173,15 @@ class Daemon:
             Server(control, CallerLimits(state.config.control.limits), state.traffic),
         )
 
+    def _reload_soon(self) -> None:
+        """Load the configuration again, once for all the signals that have come by then."""
+        if not self._reload_is_due:
+            self._reload_is_due = True
+            asyncio.get_running_loop().call_soon(self._reload)
+
     def _reload(self) -> None:
         """Load the configuration again; a bad one is told and the one in force stays. Then read Barbican."""
+        self._reload_is_due = False
         self._systemd.reloading()
         health = self._state.health
         try:

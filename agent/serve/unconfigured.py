@@ -2,7 +2,8 @@
 
 It must not end: systemd would start it again for the next caller on its sockets, in a loop, until it takes
 the sockets away. So both HTTP sockets answer 503 with the reason, the credentials socket is left alone (its
-callers wait), and SIGHUP looks at the configuration again.
+callers wait), and SIGHUP looks at the configuration again. Connections to it that a former process held are
+refused when this one is stopped: an end without a word would be an empty credential.
 """
 
 from __future__ import annotations
@@ -18,11 +19,15 @@ from agent.config.reader import load
 from agent.core.errors import NOT_CONFIGURED, RequestError
 from agent.serve.endpoints import app as app_door
 from agent.serve.endpoints import control as control_door
+from agent.serve.endpoints import credentials as credentials_door
+from agent.serve.host import signals
 from agent.serve.host.events import any_of
+from agent.serve.host.fdstore import DescriptorStore
 from agent.serve.host.notify import Systemd
 from agent.serve.http.limits import CallerLimits
 from agent.serve.http.server import Server
 from agent.serve.http.traffic import Traffic
+from agent.serve.supervision import Parts
 from common.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -42,34 +47,45 @@ _log: Final = logging.getLogger("agent")
 
 
 async def wait(path: Path, sockets: Mapping[str, socket.socket], error: ConfigurationError) -> Config | None:
-    """Return the configuration once there is a valid one, or None when a signal ends the agent."""
-    systemd = Systemd()
+    """Return the configuration once there is a valid one, or None when a signal ends the agent.
+
+    Signals are blocked then: what comes in the hand-over waits for whoever handles them next.
+
+    Raises:
+        PartEndedError: a part of this has ended.
+    """
+    systemd, problem = Systemd(), [error]
     ended, reload = asyncio.Event(), asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number, event in ((signal.SIGTERM, ended), (signal.SIGINT, ended), (signal.SIGHUP, reload)):
-        loop.add_signal_handler(number, event.set)
+    parts = Parts(ended)
     async with contextlib.AsyncExitStack() as stack:
-        problem = [error]
-        beat = asyncio.create_task(systemd.beat(lambda: _line(problem[0])))
-        stack.callback(beat.cancel)
+        stack.push_async_callback(parts.end)
+        parts.start("the watchdog", systemd.beat(lambda: _line(problem[0])))
         for name in (app_door.NAME, control_door.NAME):
             if name in sockets:
                 server = Server(_Refusing(name, problem), CallerLimits(Limits()), Traffic())
                 server.accept(sockets[name])
                 stack.push_async_callback(server.drain)
+        signals.handle({signal.SIGTERM: ended.set, signal.SIGINT: ended.set, signal.SIGHUP: reload.set})
         while True:
-            _tell(systemd, problem[0])
+            _report(systemd, problem[0])
             await any_of(ended, reload)
+            await signals.settle()
             if ended.is_set():
-                return None
+                break
             reload.clear()
             try:
                 return load(path)
             except ConfigurationError as still:
                 problem[0] = still
+            signals.unblock()
+        if parts.failure is not None:
+            raise parts.failure  # systemd hands the connections that are held to the next process
+        systemd.stopping()
+        await credentials_door.refuse_held(sockets, DescriptorStore())
+    return None
 
 
-def _tell(systemd: Systemd, error: ConfigurationError) -> None:
+def _report(systemd: Systemd, error: ConfigurationError) -> None:
     for mistake in error.mistakes:
         _log.error("%s", mistake)
     _log.error("there is no valid configuration, so nothing is served; %s", ADVICE)

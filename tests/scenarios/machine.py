@@ -44,6 +44,13 @@ class DescriptorStore:
         self.socket.bind(str(path))
         self.kept: list[tuple[str, int]] = []
 
+    def close(self) -> None:
+        """Give everything up."""
+        self.socket.close()
+        for _, fd in self.kept:
+            os.close(fd)
+        self.kept.clear()
+
     def take_all(self) -> None:
         """Take every message that has arrived."""
         with contextlib.suppress(BlockingIOError):
