@@ -121,6 +121,9 @@ TOO_MANY_CONNECTIONS = Problem(
     503, "too-many-connections", "The socket's connection limit is reached", "not-ready"
 )
 NOT_CONFIGURED = Problem(503, "not-configured", "The agent has no valid configuration yet", "not-ready")
+AUDIT_UNAVAILABLE = Problem(
+    503, "audit-unavailable", "No audit record can be written, so nothing is served", "failed"
+)
 REFRESH_FAILED = Problem(502, "refresh-failed", "The cycle failed; what was held is still served", "failed")
 INTERNAL = Problem(500, "internal", "The agent failed to answer; its journal tells more", "failed")
 

@@ -28,6 +28,7 @@ from agent.serve import unconfigured
 from agent.serve.daemon import Daemon
 from agent.serve.host import accounts, hardening, logs
 from agent.serve.host.fdstore import Inherited, inherit
+from agent.serve.host.journal import OUTBOX
 from common.errors import ConfigurationError, VpsSecretsError
 
 if TYPE_CHECKING:
@@ -76,6 +77,8 @@ def main(arguments: list[str] | None = None) -> int:
     except VpsSecretsError as error:
         logging.getLogger("agent").error("%s", error)  # noqa: TRY400  # no traceback
         return 1
+    finally:
+        OUTBOX.close()
     return 0
 
 

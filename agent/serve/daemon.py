@@ -83,6 +83,7 @@ class Daemon:
         """
         parts = Parts(self._stop)
         async with contextlib.AsyncExitStack() as stack:
+            stack.callback(self._descriptors.close)
             stack.callback(self._state.store.close)
             listeners = self._listeners(stack)
             loop = asyncio.get_running_loop()

@@ -81,7 +81,9 @@ async def wait(path: Path, sockets: Mapping[str, socket.socket], error: Configur
         if parts.failure is not None:
             raise parts.failure  # systemd hands the connections that are held to the next process
         systemd.stopping()
-        await credentials_door.refuse_held(sockets, DescriptorStore())
+        descriptors = DescriptorStore()
+        stack.callback(descriptors.close)
+        await credentials_door.refuse_held(sockets, descriptors)
     return None
 
 
@@ -103,6 +105,7 @@ class _Refusing:
 
     def __init__(self, name: str, problem: list[ConfigurationError]) -> None:
         self.name: Final = name
+        self.records_may_wait: Final = True
         self._problem: Final = problem
 
     def wants_unit(self) -> bool:

@@ -100,9 +100,11 @@ class System:
         self._stamp.unlink(missing_ok=True)
         listed = ",".join(map(str, named.values()))
         unit = (str(self._tools.built / "unit"), str(self._directory / "journal"), str(self._stamp), listed)
-        environ = {"NOTIFY_SOCKET": str(self._directory / "notify"), "JOURNAL_STREAM": "1:1"}
+        environ = {"NOTIFY_SOCKET": str(self._directory / "notify")}
         environ |= {"LISTEN_FDNAMES": ":".join(named), "BENCH_STAMP": str(self._stamp)}
         with (self._directory / "log").open("ab") as log:
+            stderr = os.fstat(log.fileno())
+            environ["JOURNAL_STREAM"] = f"{stderr.st_dev}:{stderr.st_ino}"  # systemd.exec(5)
             self.process = subprocess.Popen(
                 [
                     *pinned(self._core),

@@ -26,11 +26,21 @@ os.environ["LISTEN_PID"] = str(os.getpid())
 os.execv(sys.executable, [sys.executable, *program[count:]])
 """
 
+APART = (
+    *("unshare", "--mount", "--propagation", "private", "sh", "-c"),
+    (
+        "mount -t tmpfs tmpfs /run; mkdir -p /run/systemd/journal; ln -s $0 /run/systemd/journal/socket; "
+        'exec "$@"'
+    ),
+)
+
 
 class Unit(Agent):
     """``start`` may be called again after an end: the next process gets what the store holds by then.
 
-    ``program`` is what runs instead of ``agent.serve``, for faults that nothing real has at will.
+    ``program`` runs instead of ``agent.serve``, for faults that nothing real has at will. ``journal``:
+    ``journal_socket`` stands in the place of the journal's, in a mount namespace of its own, and
+    ``read_journal`` is called again and again while anybody waits.
     """
 
     def __init__(
@@ -38,11 +48,16 @@ class Unit(Agent):
         configuration: str | Callable[[Path], str],
         environ: dict[str, str] | None = None,
         program: str = "",
+        *,
+        journal: bool = False,
     ) -> None:
         super().__init__(configuration, environ)
         self._runs = ["-c", program] if program else ["-m", "agent.serve"]
         self.credentials = self.directory / "credentials.sock"
         self._listeners = {path.stem: _listen(path) for path in (self.app, self.control, self.credentials)}
+        self.journal_socket = self.directory / "journal"
+        self._apart = [*APART, str(self.journal_socket)] if journal else []
+        self.read_journal: Callable[[], object] = lambda: None
         self._store = DescriptorStore(self.directory / "notify")
 
     @property
@@ -56,6 +71,7 @@ class Unit(Agent):
 
         def met() -> bool:
             self._store.take_all()
+            self.read_journal()
             return condition()
 
         super().until(met, seconds)
@@ -67,10 +83,10 @@ class Unit(Agent):
             *((name, listener.fileno()) for name, listener in self._listeners.items()),
             *self._store.kept,
         ]
-        fds = [fd for _, fd in named]
+        fds, stderr = [fd for _, fd in named], os.fstat(log.fileno())
         return subprocess.Popen(
             [
-                *(sys.executable, "-c", _LAUNCH, str(len(fds)), *map(str, fds)),
+                *(*self._apart, sys.executable, "-c", _LAUNCH, str(len(fds)), *map(str, fds)),
                 *(*self._runs, "--config", str(self.configuration)),
             ],
             cwd=ROOT,
@@ -79,6 +95,7 @@ class Unit(Agent):
                 "LISTEN_FDS": str(len(fds)),
                 "LISTEN_FDNAMES": ":".join(name for name, _ in named),
                 "NOTIFY_SOCKET": str(self.directory / "notify"),
+                **({"JOURNAL_STREAM": f"{stderr.st_dev}:{stderr.st_ino}"} if self._apart else {}),
             }
             | self._environ,
             stdin=subprocess.DEVNULL,

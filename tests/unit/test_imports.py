@@ -48,7 +48,7 @@ LIBRARIES: Final[dict[str, set[str]]] = {
     "agent.core": set(),
     "agent.config": set(),
     "agent.fetch": {"keystoneauth1", "barbicanclient", "requests", "urllib3", "yaml"},
-    "agent.serve.host": {"sdnotify"},
+    "agent.serve.host": set(),
     "agent.serve.http": set(),
     "agent.serve.store": set(),
     "agent.serve.state": set(),

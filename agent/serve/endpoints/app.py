@@ -44,6 +44,7 @@ class AppDoor:
     """Answers the requests of docs/socket-api.md over ``state``."""
 
     name: Final = NAME
+    records_may_wait: Final = False
 
     def __init__(self, state: State) -> None:
         self._state = state

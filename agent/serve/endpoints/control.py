@@ -20,7 +20,7 @@ from agent.core.errors import (
 )
 from agent.core.wire_fields import failure_out, no_calls
 from agent.serve.endpoints import metrics
-from agent.serve.host import accounts, clock
+from agent.serve.host import accounts, audit, clock
 from agent.serve.host.audit import Record
 from agent.serve.http.responses import Answer, DeferredAnswer, Response, field, json_response
 from agent.serve.http.target import Target, name_of
@@ -49,6 +49,7 @@ class ControlDoor:
     """Answers root, members of ``admin_group`` and the agent's own user; ``refresh`` is the refresher's."""
 
     name: Final = NAME
+    records_may_wait: Final = True
 
     def __init__(self, state: State, refresh: Callable[[], Awaitable[Refreshed]]) -> None:
         self._state = state
@@ -133,6 +134,7 @@ class ControlDoor:
             "memory": state.store.memory_facts(),
             "connections": dict(state.traffic.connections),
             "watchers": state.traffic.watchers,
+            "unrecorded": dict(state.traffic.unrecorded),
             "denied": {
                 door: n for (door, outcome), n in state.traffic.requests.items() if outcome == "denied"
             },
@@ -238,6 +240,8 @@ def warnings(state: State) -> tuple[str, ...]:
     found = list(state.warnings) + list(state.health.warnings)
     if expiring := expiry.warning(state.health.credential_expires, clock.wall()):
         found.append(expiring)
+    if trouble := audit.trouble():
+        found.append(trouble)
     if not state.grants:
         found.append("there are no grants: nobody may read anything")
     if not state.store.memory_facts()["unswappable"]:

@@ -20,7 +20,14 @@ import re
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from agent.core.access import Peer, decide
-from agent.core.errors import NO_SUCH_SECRET, NOT_ADMIN, NOT_GRANTED, TOO_MANY_CONNECTIONS, Problem
+from agent.core.errors import (
+    AUDIT_UNAVAILABLE,
+    NO_SUCH_SECRET,
+    NOT_ADMIN,
+    NOT_GRANTED,
+    TOO_MANY_CONNECTIONS,
+    Problem,
+)
 from agent.serve.host import audit, peer
 from agent.serve.host.audit import Record
 from agent.serve.host.events import any_of
@@ -127,9 +134,6 @@ class CredentialsDoor:
                 connection.transport.write(REFUSAL)
             connection.transport.close()
             raise
-        except OSError as error:
-            _log.error("no audit record could be written: %s", error.strerror)  # no traceback
-            await self._refuse(connection)
         except Exception as error:  # noqa: BLE001  # whatever it is: an end without a word would be an answer
             _log.error("a credential is refused because of a bug, report it: %s", place(error))
             await self._refuse(connection)
@@ -161,12 +165,17 @@ class CredentialsDoor:
         if problem is None and decision.grant is not None and snapshot is not None:
             secret = snapshot.current[name]
             versions: dict[str, str | None] = {name: secret.facts.version}
-            self._write(
-                caller,
-                asked,
-                Record("served", 200, name, versions, snapshot.generation, (decision.grant.index + 1,)),
-            )
-            connection.transport.write(secret.reveal())
+            payload = secret.reveal()
+            grants = (decision.grant.index + 1,)
+            record = Record("served", 200, name, versions, snapshot.generation, grants)
+            if not await audit.written(_who(caller, asked), "LOAD", record):
+                self._state.traffic.unrecorded[NAME] += 1
+                self._state.traffic.requests[NAME, AUDIT_UNAVAILABLE.outcome] += 1
+                _log.error("refused the credential %r to %s: %s", name, asked.unit, audit.trouble())
+                await self._refuse(connection)
+                return
+            self._state.traffic.requests[NAME, record.outcome] += 1
+            connection.transport.write(payload)
             connection.transport.write_eof()  # also for the copy of it that systemd may keep
             await connection.flushed(REFUSAL_TIMEOUT_S)
         elif not connection.gone.is_set():
@@ -211,18 +220,20 @@ class CredentialsDoor:
         if (name := parse_name(credential)) is not None:
             names[name] = None
         record = Record(problem.outcome, problem.status, credential, names, reason=problem.type)
-        self._write(caller, asked, record)
-
-    def _write(self, caller: Peer | None, asked: Asked | None, record: Record) -> None:
-        who = None
-        if caller is not None:
-            who = Peer(caller.pid, caller.uid, caller.gid, caller.groups, asked.unit if asked else None)
-        audit.write(audit.caller(NAME, who), "LOAD", record)
+        audit.post(_who(caller, asked), "LOAD", record)
         self._state.traffic.requests[NAME, record.outcome] += 1
 
     async def _refuse(self, connection: _Connection) -> None:
         connection.transport.write(REFUSAL)
         await connection.flushed(REFUSAL_TIMEOUT_S)
+
+
+def _who(caller: Peer | None, asked: Asked | None) -> audit.Caller:
+    """Return who asks, in the unit that systemd asks for."""
+    if caller is None:
+        return audit.caller(NAME, None)
+    unit = asked.unit if asked else None
+    return audit.caller(NAME, Peer(caller.pid, caller.uid, caller.gid, caller.groups, unit))
 
 
 class _Connection(asyncio.Protocol):

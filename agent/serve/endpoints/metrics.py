@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from agent.serve.host import audit
 from agent.serve.sync import call_budget, freshness
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ def _lines(state: State) -> Iterator[str]:
         ("failures_in_a_row", "Cycles that failed since the last good one", float(health.failures)),
         ("access_denied", "1 while access is taken away", float(health.denied_since is not None)),
         ("configuration_error", "1 after a refused reload", float(health.configuration_error is not None)),
+        ("audit_unavailable", "1 while no audit record can be written", float(audit.trouble() is not None)),
         ("watchers", "Clients that wait for a change", float(traffic.watchers)),
         ("tasks", "Tasks of the event loop", float(len(asyncio.all_tasks()))),
         ("beacon_watching", "1 while the beacon is seen", float(state.beacon.state == "watching")),
@@ -64,6 +66,12 @@ def _lines(state: State) -> Iterator[str]:
         ("cycles_total", "Cycles, by outcome", "outcome", _cycles(state)),
         ("beacon_events_total", "What the watch over the beacon did", "event", dict(state.beacon.events)),
         ("connections_refused_total", "Connections past the limit, by door", "door", dict(traffic.refused)),
+        (
+            "unrecorded_total",
+            "Requests refused since no audit record could be written, by door",
+            "door",
+            dict(traffic.unrecorded),
+        ),
     )
     for name, text, label, values in counters:
         yield from _head(name, text, "counter")

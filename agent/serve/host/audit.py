@@ -3,7 +3,7 @@
 With systemd a record goes to the journal with a field for each fact (docs/operating.md has the table), so
 that ``journalctl -u vps-secrets-agent VPS_SECRETS_OUTCOME=denied`` finds what is looked for. Without, it is a
 line on standard error: ``audit`` and a JSON object. Never a value. Where it can't be written, the request is
-refused.
+refused (docs/adr/0017).
 
 Records are put together by hand, since this is on the way of every read: only ``method`` and ``action`` come
 from the caller as they are and are escaped; all else are numbers, texts of ours, checked names and UUIDs.
@@ -12,22 +12,24 @@ from the caller as they are and are escaped; all else are numbers, texts of ours
 from __future__ import annotations
 
 import functools
-import os
-import socket
+import logging
 import time
 from json.encoder import encode_basestring_ascii
 from typing import TYPE_CHECKING, Final, NamedTuple
+
+from agent.serve.host.journal import IS_JOURNAL, OUTBOX
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from agent.core.access import Peer
 
-JOURNAL: Final = "/run/systemd/journal/socket"
 MESSAGE_ID: Final = "5b8f5c1d7e3f4f0d9c0a2b6de1a4c7f3"
 MAX_TARGET: Final = 300
 """How much of what a caller sent goes into a record, in characters."""
-_STDERR: Final = 2
+_ADVICE: Final = "see `systemctl status systemd-journald`" if IS_JOURNAL else "read what it is connected to"
+_refused: Final = [0]  # requests since a record was written last
+_log: Final = logging.getLogger("agent.audit")
 _NOTICE, _INFO = 5, 6  # syslog(3); what was not served stands out
 
 
@@ -115,43 +117,42 @@ def entry(who: Caller, method: str, record: Record) -> str:
     )
 
 
-def write(who: Caller, method: str, record: Record) -> None:
-    """Write one record.
-
-    Raises:
-        OSError: it could not be written.
-    """
-    if _journal.wanted and _journal.send(entry(who, method, record).encode("ascii")):
-        return
-    data = line(who, method, record, time.time()).encode("ascii")
-    if _journal.wanted:
-        data = b"<6>" + data  # sd-daemon(3)
-    while data:
-        data = data[os.write(_STDERR, data) :]
+def write(who: Caller, method: str, record: Record) -> bool:
+    """Write one record now; return whether it was written."""
+    return _noted(OUTBOX.send(_message(who, method, record)))
 
 
-class _Journal:
-    """The journal's socket; ``wanted`` where systemd runs this process and the journal reads it."""
-
-    def __init__(self) -> None:
-        self.wanted: Final = "JOURNAL_STREAM" in os.environ
-        self._socket: socket.socket | None = None
-
-    def send(self, data: bytes) -> bool:
-        """Send one entry; the journal may have been started anew since the last one."""
-        for _ in range(2):
-            try:
-                if self._socket is None:
-                    self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-                    self._socket.connect(JOURNAL)
-                self._socket.send(data)
-            except OSError:
-                if self._socket is not None:
-                    self._socket.close()
-                self._socket = None
-            else:
-                return True
-        return False
+async def written(who: Caller, method: str, record: Record) -> bool:
+    """Write one record, waiting for its place where the journal is behind; return whether it was written."""
+    if await OUTBOX.deliver(_message(who, method, record)):
+        return _noted(done=True)
+    _refused[0] += 1
+    if _refused[0] == 1:
+        _log.error("%s", trouble() or "an audit record could not be written in time")
+    return False
 
 
-_journal: Final = _Journal()
+def post(who: Caller, method: str, record: Record) -> bool:
+    """Write one record, or keep it until it can be written; return whether there was a place for it."""
+    return OUTBOX.post(_message(who, method, record))
+
+
+def trouble() -> str | None:
+    """Return why no record can be written at the moment, or None while all is well."""
+    if not OUTBOX.fails:
+        return None
+    where = "the journal takes" if IS_JOURNAL else "standard error takes"
+    return f"{where} no audit records ({OUTBOX.reason}), so no secret is served; {_ADVICE}"
+
+
+def _noted(done: bool) -> bool:  # noqa: FBT001  # it passes through
+    """Say once that all is well again."""
+    if done and _refused[0]:
+        refused, _refused[0] = _refused[0], 0
+        _log.warning("audit records are written again; requests refused meanwhile: %d", refused)
+    return done
+
+
+def _message(who: Caller, method: str, record: Record) -> bytes:
+    text = entry(who, method, record) if IS_JOURNAL else line(who, method, record, time.time())
+    return text.encode("ascii")

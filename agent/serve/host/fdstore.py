@@ -2,7 +2,7 @@
 
 Sockets arrive as sd_listen_fds(3) says, by name. Memory files go to the unit's descriptor store
 (FDSTORE=1 in sd_notify(3), FileDescriptorStoreMax= in systemd.service(5)) and come back the same way after a
-crash, a restart or an upgrade; ``systemctl stop`` drops them. sdnotify can't send descriptors, hence this.
+crash, a restart or an upgrade; ``systemctl stop`` drops them.
 """
 
 from __future__ import annotations
@@ -15,6 +15,9 @@ import socket
 import stat
 from dataclasses import dataclass, field
 from typing import Final
+
+from agent.serve.host.notify import Notice, NotifySocket
+from agent.serve.host.outbox import Outbox
 
 FIRST: Final = 3
 """SD_LISTEN_FDS_START."""
@@ -56,16 +59,26 @@ class DescriptorStore:
     """
 
     def __init__(self) -> None:
-        self._address: Final = os.environ.get("NOTIFY_SOCKET", "")
-        self.works: bool | None = None if self._address else False
+        notify = NotifySocket()
+        self._outbox: Final = Outbox(notify)
+        self.works: bool | None = None if notify.is_there else False
 
     def keep(self, name: str, fd: int) -> None:
-        """Have systemd keep a duplicate of the descriptor, under a name that is not in use yet."""
-        self._send(f"FDSTORE=1\nFDNAME={name}\nFDPOLL=0", fd)
+        """Have systemd keep a duplicate of the descriptor, under a name that is not in use yet.
+
+        The descriptor must stay open until :meth:`drop`.
+        """
+        self._outbox.post(_stored(name, fd))
 
     def drop(self, name: str) -> None:
         """Have systemd close what it keeps under the name."""
-        self._send(f"FDSTOREREMOVE=1\nFDNAME={name}")
+        begin = _stored(name, 0).text
+        if not self._outbox.withdraw(lambda notice: notice.text == begin):
+            self._outbox.post(Notice(f"FDSTOREREMOVE=1\nFDNAME={name}"))
+
+    def close(self) -> None:
+        """Send what could not be sent so far; this may wait for a moment."""
+        self._outbox.close()
 
     async def check(self) -> None:
         """Find out whether systemd keeps what it is given: it tells nobody when it does not.
@@ -73,30 +86,20 @@ class DescriptorStore:
         A pipe's end that systemd refuses is closed at once, which the other end shows. What was sent before
         fitted in if this one did.
         """
-        if not self._address:
+        if self.works is False:
             return
-        with contextlib.ExitStack() as stack:
+        self.works = False
+        with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
             kept, handled = _Pipe(stack), _Pipe(stack)
-            self._send(f"FDSTORE=1\nFDNAME={_PROBE}\nFDPOLL=0", kept.take())
-            self._send("BARRIER=1", handled.take())  # closed once all before it is handled (sd_notify(3))
-            if await handled.closed(CHECK_TIMEOUT_S):
-                self.works = not kept.is_closed()
-            else:
-                self.works = False
+            probe = _stored(_PROBE, kept.take())
+            barrier = Notice("BARRIER=1", handled.take())  # closed once all before is handled (sd_notify(3))
+            if await self._outbox.deliver(probe) and await self._outbox.deliver(barrier):
+                self.works = await handled.closed(CHECK_TIMEOUT_S) and not kept.is_closed()
             self.drop(_PROBE)
 
-    def _send(self, message: str, fd: int | None = None) -> None:
-        """Send one datagram. systemd that can't be reached must not stop the agent: ``check`` tells."""
-        if not self._address:
-            return
-        address = "\0" + self._address[1:] if self._address.startswith("@") else self._address
-        with (
-            contextlib.suppress(OSError),
-            socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as notify,
-        ):
-            notify.settimeout(1.0)
-            notify.connect(address)
-            socket.send_fds(notify, [message.encode()], [] if fd is None else [fd])
+
+def _stored(name: str, fd: int) -> Notice:
+    return Notice(f"FDSTORE=1\nFDNAME={name}\nFDPOLL=0", fd)
 
 
 class _Pipe:

@@ -1,41 +1,56 @@
-"""Log lines on standard error, for the journal. Never a traceback: a frame's text could hold anything."""
+"""Log lines, for the journal or on standard error. Never a traceback: a frame's text could hold anything.
+
+They leave through the outbox that audit records leave through: none of them waits, and those that can't be
+written now are written later.
+"""
 
 from __future__ import annotations
 
 import logging
-import os
 import sys
 from typing import TYPE_CHECKING, Any, Final
+
+from agent.serve.host.journal import IS_JOURNAL, OUTBOX
 
 if TYPE_CHECKING:
     import asyncio
     from types import TracebackType
 
+IDENTIFIER: Final = "vps-secrets-agent"
 _PRIORITIES: Final = ((logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6), (logging.DEBUG, 7))
 
 
-class JournalFormatter(logging.Formatter):
-    """``<6>message`` (sd-daemon(3)) where the journal reads it, else ``info: message``."""
+class LineFormatter(logging.Formatter):
+    """One line for each message: an entry of the journal, or ``info: message`` on standard error."""
 
     def __init__(self, *, journal: bool) -> None:
         super().__init__("%(message)s")
         self._journal = journal
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return one line."""
+        """Return the line, or the fields of the entry (systemd.io, "Native Journal Protocol")."""
         text = record.getMessage().replace("\n", "; ")
         if record.exc_info and record.exc_info[1] is not None:
             text = f"{text}: {place(record.exc_info[1])}"
         if self._journal:
             priority = next((p for level, p in _PRIORITIES if record.levelno >= level), 7)
-            return f"<{priority}>{text}"
-        return f"{record.levelname.lower()}: {text}"
+            return f"MESSAGE={text}\nPRIORITY={priority}\nSYSLOG_IDENTIFIER={IDENTIFIER}\n"
+        return f"{record.levelname.lower()}: {text}\n"
+
+
+class OutboxHandler(logging.Handler):
+    """Posts each message; where there is no place for it any more, it is counted only."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Post one message."""
+        OUTBOX.post(self.format(record).encode(errors="replace"))
 
 
 def set_up(level: str) -> None:
-    """Send the log of this process to standard error, from ``level`` on."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JournalFormatter(journal="JOURNAL_STREAM" in os.environ))
+    """Send the log of this process to the journal or standard error, from ``level`` on."""
+    handler = OutboxHandler()
+    handler.setFormatter(LineFormatter(journal=IS_JOURNAL))
+    logging.raiseExceptions = False  # it would print a traceback, and wait for standard error
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     logging.captureWarnings(capture=True)
     # asyncio's debug lines carry reprs of whatever is awaited

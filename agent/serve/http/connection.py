@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from agent.core import http
 from agent.core.errors import (
+    AUDIT_UNAVAILABLE,
     BAD_REQUEST,
     BODY_NOT_EXPECTED,
     HEADERS_TOO_LARGE,
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 
 LINGER_S: Final = 1.0
 """How long a caller that was refused may go on sending, so that it finds the answer and no broken pipe."""
+UNRECORDED_RETRY_S: Final = 5.0
+"""When to ask again after a request was refused since its record could not be written."""
 NO_REQUEST: Final = frozenset({BAD_REQUEST, BODY_NOT_EXPECTED, HEADERS_TOO_LARGE, URI_TOO_LONG})
 """After one of these nobody knows where the next request would begin."""
 
@@ -62,6 +65,7 @@ class Connection(Channel):
         "_server",
         "_task",
         "_unanswered",
+        "_unrecorded",
         "_who",
         "deadline",
         "peer",
@@ -85,6 +89,7 @@ class Connection(Channel):
         self._task: asyncio.Task[None] | None = None
         self._listens = False  # the task is of no use to a caller that has closed its half
         self._unanswered: http.Request | None = None  # what the task is to answer, and record
+        self._unrecorded: tuple[str, Record] | None = None  # an answer that waits for its record
         self._reported_unsent = 0  # bytes of an answer that the caller does not take at once
 
     def begin(self) -> None:
@@ -116,6 +121,10 @@ class Connection(Channel):
         super().close()
         if self._task is not None:
             self._task.cancel()
+        if self._unrecorded is not None:
+            method, said = self._unrecorded
+            audit.post(self._who, method, said._replace(reason="not-answered"))
+            self._count(said.outcome)
         if self._unanswered is not None:
             record = Record("served", 204, self._unanswered.path, {}, reason="not-answered")
             self._record(self._unanswered.method, record)
@@ -195,8 +204,26 @@ class Connection(Channel):
 
     def _say(self, method: str, answer: Answer) -> None:
         """Write the request's one audit record, then let the bytes leave."""
-        if not self._record(method, answer.record):
-            answer = _refusal("", RequestError(INTERNAL))
+        if self._record(method, answer.record):
+            self._leave(method, answer)
+        else:
+            self._unrecorded = method, answer.record
+            self._task = self._server.loop.create_task(self._say_recorded(method, answer))
+
+    async def _say_recorded(self, method: str, answer: Answer) -> None:
+        """Wait for a place for the record; without one the request is refused."""
+        recorded = await audit.written(self._who, method, answer.record)
+        self._task = self._unrecorded = None
+        if recorded:
+            self._count(answer.record.outcome)
+        else:
+            problem = RequestError(AUDIT_UNAVAILABLE, audit.trouble() or "", retry_after=UNRECORDED_RETRY_S)
+            answer = _refusal("", problem)
+            self._server.traffic.unrecorded[self._server.door.name] += 1
+            self._count(answer.record.outcome)
+        self._leave(method, answer)
+
+    def _leave(self, method: str, answer: Answer) -> None:
         self._last = self._last or answer.closes or answer.stream is not None or self._server.draining
         response = answer.response
         start = head(response, closes=self._last, streams=answer.stream is not None)
@@ -207,14 +234,15 @@ class Connection(Channel):
             self._answered(lingers=answer.closes)
 
     def _record(self, method: str, record: Record) -> bool:
-        """Write and count a record; False where it could not be written, so nothing may be served."""
-        try:
-            audit.write(self._who, method, record)
-        except OSError as error:
-            _log.error("no audit record could be written: %s", error.strerror)  # never a traceback
+        """Write and count a record; False where it could not be written now, so nothing may be served."""
+        write = audit.post if self._server.door.records_may_wait else audit.write
+        if not write(self._who, method, record):
             return False
-        self._server.traffic.requests[self._server.door.name, record.outcome] += 1
+        self._count(record.outcome)
         return True
+
+    def _count(self, outcome: str) -> None:
+        self._server.traffic.requests[self._server.door.name, outcome] += 1
 
     # What leaves
 

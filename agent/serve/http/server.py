@@ -56,6 +56,11 @@ class Door(Protocol):
         """The door's name in records and metrics."""
         ...
 
+    @property
+    def records_may_wait(self) -> bool:
+        """Whether it gives no value, so that its records may be written after its answers."""
+        ...
+
     def wants_unit(self) -> bool:
         """Tell whether a caller's unit must be looked up, since a grant names one."""
         ...

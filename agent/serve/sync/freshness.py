@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from agent.core import schedule
 from agent.core.wire_watch import LOOK_S
-from agent.serve.host import clock
+from agent.serve.host import audit, clock
 from common.durations import span
 
 if TYPE_CHECKING:
@@ -101,6 +101,8 @@ def line(state: State) -> str:
     parts.append("reading Barbican now" if not attempt else f"next reading in {span(attempt)}")
     if health.failure is not None:
         parts.append(str(health.failure))
+    if trouble := audit.trouble():
+        parts.append(trouble)
     if health.configuration_error is not None:
         parts.append("the last reload was refused, the configuration before it is in force")
     return "; ".join(parts)
