@@ -5,8 +5,9 @@ no payloads in it), the body (the token state, then the payloads back to back) a
 End of file follows it.
 
 Owns nothing. Invariants: a message is taken whole or refused whole with :class:`WireError`, whose text names
-the rule and never holds a part of the message; names on the wire are full (``vps-prod-001/JWT_SECRET``), so
-that whoever reads a reply checks the VPS id of every one again; what was known is not sent again.
+the rule and never holds a part of the message; the checks are the same on both sides, so that nothing is sent
+which the other side would refuse; names on the wire are full (``vps-prod-001/JWT_SECRET``), so that whoever
+reads a reply checks the VPS id of every one again; what was known is not sent again.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import json
 import re
 import struct
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from agent.core import wire_fields
 from agent.core.errors import Step, WireError
@@ -26,20 +27,21 @@ from common.limits import MAX_PAYLOADS, MAX_SECRETS
 from common.untrusted_json import MalformedError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from agent.core.errors import Failure
     from agent.core.rotation import Reading
     from agent.core.secret import SecretMetadata
     from common.names import Version
 
+T = TypeVar("T")
 MAGIC: Final = b"VSA1"
 _PREFIX: Final = struct.Struct(">4scII")
 PREFIX_BYTES: Final = _PREFIX.size
 _DIGEST_BYTES: Final = hashlib.sha256().digest_size
 
 MAX_TOKEN_STATE: Final = 64 * 1024
-MAX_REJECTED: Final = 200
+MAX_NOTICES: Final = 200
 FOREIGN_CHARACTERS: Final = 256
 _MAX_HEADER: Final = 1024 * 1024
 _MAX_KNOWN: Final = 4 * MAX_SECRETS
@@ -78,7 +80,8 @@ class Request:
 class Reply:
     """What one cycle learned: exactly one of ``reading`` and ``failure``.
 
-    ``payloads`` has one for each version read. ``foreign`` are entries that were refused, for people.
+    ``payloads`` has one for each version read. ``rejected`` are entries of others, ``notices`` what else was
+    not as it should be, both for people.
     ``calls`` counts HTTP requests by service and outcome; ``timings`` are in seconds per phase. ``listed``
     tells whether Barbican gave the list of metadata, None where it was not asked for. ``credential_expires``
     is Unix time (s), None for never or unknown.
@@ -91,6 +94,7 @@ class Reply:
     failure: Failure | None
     payloads: Mapping[Version, bytes] = field(default_factory=dict, repr=False)
     rejected: tuple[str, ...] = ()
+    notices: tuple[str, ...] = ()
     calls: wire_fields.Calls = field(default_factory=wire_fields.no_calls)
     timings: Mapping[str, float] = field(default_factory=dict)
     token_state: bytes = field(default=b"", repr=False)
@@ -109,13 +113,18 @@ def remaining(untrusted_prefix: bytes, bounds: Bounds = REPLY) -> int:
 
 
 def encode_request(request: Request) -> bytes:
-    """Return the message for fetch."""
-    header = {
+    """Return the message for fetch.
+
+    Raises:
+        WireError: it breaks a rule.
+    """
+    header: dict[str, object] = {
         "nonce": request.nonce,
         "known": sorted(request.known),
         "readsDoubles": request.reads_doubles,
         "timeout": request.timeout,
     }
+    checked("request", lambda: _request(header, request.token_state))
     return frame(REQUEST, header, (request.token_state,))
 
 
@@ -126,22 +135,25 @@ def decode_request(untrusted: bytes) -> Request:
         WireError: it breaks a rule.
     """
     untrusted_header, token_state = unframe(untrusted, REQUEST)
-    try:
-        return _request(untrusted_header, token_state)
-    except MalformedError as error:
-        rule = str(error)
-    raise WireError(f"request: {rule}")
+    return checked(
+        "request", lambda: _request(untrusted_json.parse(untrusted_header, "the header"), token_state)
+    )
 
 
-def encode_reply(reply: Reply) -> bytes:
-    """Return the message for serve; whether it keeps the bounds is for :func:`decode_reply` to say."""
-    header = {
+def encode_reply(reply: Reply, known: frozenset[Version] = frozenset()) -> bytes:
+    """Return the message for serve; ``known`` is what the request said is known.
+
+    Raises:
+        WireError: :func:`decode_reply` would refuse it.
+    """
+    header: dict[str, object] = {
         "nonce": reply.nonce,
         "vpsId": reply.vps_id,
         "container": reply.container,
         "reading": reply.reading and wire_fields.reading_out(reply.vps_id, reply.reading),
         "failure": reply.failure and wire_fields.failure_out(reply.failure),
         "foreign": list(reply.rejected),
+        "notices": list(reply.notices),
         "calls": {service: dict(outcomes) for service, outcomes in reply.calls.items()},
         "timings": dict(reply.timings),
         "listed": reply.listed,
@@ -149,7 +161,17 @@ def encode_reply(reply: Reply) -> bytes:
         "credentialExpires": reply.credential_expires,
     }
     read = reply.reading.read if reply.reading else {}
-    return frame(REPLY, header, (reply.token_state, *(reply.payloads[version] for version in read)))
+    if not reply.payloads.keys() >= read.keys():
+        raise WireError("reply: a version that was read has no payload")
+    payloads = [reply.payloads[version] for version in read]
+    asked = Request(reply.nonce, known, reads_doubles=True, timeout=_MAX_TIMEOUT)
+    checked(
+        "reply",
+        lambda: _reply(
+            header, b"".join((reply.token_state, *payloads)), asked, reply.vps_id, reply.container
+        ),
+    )
+    return frame(REPLY, header, (reply.token_state, *payloads))
 
 
 def decode_reply(untrusted: bytes, request: Request, vps_id: str, container: str) -> Reply:
@@ -159,17 +181,34 @@ def decode_reply(untrusted: bytes, request: Request, vps_id: str, container: str
         WireError: it breaks a rule, or answers another request, VPS or container.
     """
     untrusted_header, body = unframe(untrusted, REPLY)
+    return checked(
+        "reply",
+        lambda: _reply(
+            untrusted_json.parse(untrusted_header, "the header"), body, request, vps_id, container
+        ),
+    )
+
+
+def checked(message: str, check: Callable[[], T]) -> T:
+    """Return what ``check`` returns; a broken rule is raised as WireError, without context."""
     try:
-        return _reply(untrusted_header, body, request, vps_id, container)
+        return check()
     except MalformedError as error:
-        rule = str(error)
-    raise WireError(f"reply: {rule}")
+        broken = str(error)
+    raise WireError(f"{message}: {broken}")
 
 
 def frame(bounds: Bounds, header: object, body: tuple[bytes, ...]) -> bytes:
-    """Return a message of this kind."""
+    """Return a message of this kind.
+
+    Raises:
+        WireError: it is longer than this kind may be.
+    """
     encoded = json.dumps(header, allow_nan=False, separators=(",", ":")).encode()
-    prefix = _PREFIX.pack(MAGIC, bounds.kind, len(encoded), sum(map(len, body)))
+    length = sum(map(len, body))
+    if len(encoded) > bounds.header or length > bounds.body:
+        raise WireError("the message is longer than allowed")
+    prefix = _PREFIX.pack(MAGIC, bounds.kind, len(encoded), length)
     message = b"".join((prefix, encoded, *body))
     return message + hashlib.sha256(message).digest()
 
@@ -197,9 +236,9 @@ def unframe(untrusted: bytes, bounds: Bounds) -> tuple[bytes, bytes]:
     return untrusted[PREFIX_BYTES : PREFIX_BYTES + header], untrusted[PREFIX_BYTES + header : end]
 
 
-def _request(untrusted_header: bytes, token_state: bytes) -> Request:
+def _request(untrusted_header: object, token_state: bytes) -> Request:
     header = untrusted_json.record(
-        untrusted_json.parse(untrusted_header, "the header"),
+        untrusted_header,
         "the header",
         ("nonce", "known", "readsDoubles", "timeout"),
     )
@@ -216,16 +255,16 @@ def _request(untrusted_header: bytes, token_state: bytes) -> Request:
     )
 
 
-def _reply(untrusted_header: bytes, body: bytes, request: Request, vps_id: str, container: str) -> Reply:
+def _reply(untrusted_header: object, body: bytes, request: Request, vps_id: str, container: str) -> Reply:
     header = untrusted_json.record(
-        untrusted_json.parse(untrusted_header, "the header"),
+        untrusted_header,
         "the header",
         (
             *("nonce", "vpsId", "container", "reading", "failure"),
-            *("foreign", "calls", "timings", "listed", "tokenState", "credentialExpires"),
+            *("foreign", "notices", "calls", "timings", "listed", "tokenState", "credentialExpires"),
         ),
     )
-    if header["nonce"] != request.nonce:
+    if nonce(header["nonce"]) != request.nonce:
         raise MalformedError("it answers another request")
     if (header["reading"] is None) is (header["failure"] is None):
         raise MalformedError("it has not exactly one of reading and failure")
@@ -246,7 +285,8 @@ def _reply(untrusted_header: bytes, body: bytes, request: Request, vps_id: str, 
         reading,
         failure,
         payloads,
-        _foreign(header["foreign"]),
+        _lines(header["foreign"], "foreign", FOREIGN_CHARACTERS),
+        _lines(header["notices"], "notices", wire_fields.FAILURE_CHARACTERS),
         wire_fields.calls(header["calls"]),
         _timings(header["timings"]),
         token_state,
@@ -268,9 +308,9 @@ def _split(
     return body[:token_bytes], payloads
 
 
-def _foreign(untrusted: object) -> tuple[str, ...]:
-    names = untrusted_json.array(untrusted, "foreign", MAX_REJECTED)
-    return tuple(untrusted_json.text(name, "a foreign name", FOREIGN_CHARACTERS) for name in names)
+def _lines(untrusted: object, what: str, characters: int) -> tuple[str, ...]:
+    lines = untrusted_json.array(untrusted, what, MAX_NOTICES)
+    return tuple(untrusted_json.text(line, what, characters) for line in lines)
 
 
 def _timings(untrusted: object) -> dict[str, float]:

@@ -85,7 +85,7 @@ def reading(untrusted: object, vps_id: str, known: frozenset[Version]) -> Readin
         facts = facts_in(item, vps_id)
         if facts.version in read:
             raise MalformedError("a version was read twice")
-        if listed.get(facts.version) != {facts.name}:
+        if facts.name not in listed.get(facts.version, ()):
             raise MalformedError("a version that was read is not listed under its own name")
         read[facts.version] = facts
     unread = _unread(members["unread"])

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from agent.core import wire, wire_fields
-from agent.core.errors import WireError
 from common import untrusted_json
 from common.untrusted_json import MalformedError
 
@@ -70,13 +69,18 @@ def bounds_of(untrusted_prefix: bytes) -> wire.Bounds:
 
 
 def encode_watch(watch: Watch) -> bytes:
-    """Return the message for fetch."""
-    header = {
+    """Return the message for fetch.
+
+    Raises:
+        WireError: it breaks a rule.
+    """
+    header: dict[str, object] = {
         "nonce": watch.nonce,
         "seen": watch.seen,
         "interval": watch.interval,
         "lifetime": watch.lifetime,
     }
+    wire.checked("watch", lambda: _watch(header, watch.token_state))
     return wire.frame(WATCH, header, (watch.token_state,))
 
 
@@ -87,22 +91,25 @@ def decode_watch(untrusted: bytes) -> Watch:
         WireError: it breaks a rule.
     """
     untrusted_header, token_state = wire.unframe(untrusted, WATCH)
-    try:
-        return _watch(untrusted_header, token_state)
-    except MalformedError as error:
-        rule = str(error)
-    raise WireError(f"watch: {rule}")
+    return wire.checked(
+        "watch", lambda: _watch(untrusted_json.parse(untrusted_header, "the header"), token_state)
+    )
 
 
 def encode_sight(sight: WatchResult) -> bytes:
-    """Return the message for serve; whether it keeps the bounds is for :func:`decode_sight` to say."""
-    header = {
+    """Return the message for serve.
+
+    Raises:
+        WireError: :func:`decode_sight` would refuse it.
+    """
+    header: dict[str, object] = {
         "nonce": sight.nonce,
         "seen": sight.seen,
         "failure": sight.failure and wire_fields.failure_out(sight.failure),
         "looks": sight.looks,
         "logins": sight.logins,
     }
+    wire.checked("sight", lambda: _sight(header, sight.nonce))
     return wire.frame(SIGHT, header, ())
 
 
@@ -113,16 +120,14 @@ def decode_sight(untrusted: bytes, watch: Watch) -> WatchResult:
         WireError: it breaks a rule, or answers another request.
     """
     untrusted_header, _ = wire.unframe(untrusted, SIGHT)
-    try:
-        return _sight(untrusted_header, watch)
-    except MalformedError as error:
-        rule = str(error)
-    raise WireError(f"sight: {rule}")
+    return wire.checked(
+        "sight", lambda: _sight(untrusted_json.parse(untrusted_header, "the header"), watch.nonce)
+    )
 
 
-def _watch(untrusted_header: bytes, token_state: bytes) -> Watch:
+def _watch(untrusted_header: object, token_state: bytes) -> Watch:
     header = untrusted_json.record(
-        untrusted_json.parse(untrusted_header, "the header"),
+        untrusted_header,
         "the header",
         ("nonce", "seen", "interval", "lifetime"),
     )
@@ -138,18 +143,18 @@ def _watch(untrusted_header: bytes, token_state: bytes) -> Watch:
     )
 
 
-def _sight(untrusted_header: bytes, watch: Watch) -> WatchResult:
+def _sight(untrusted_header: object, nonce: str) -> WatchResult:
     header = untrusted_json.record(
-        untrusted_json.parse(untrusted_header, "the header"),
+        untrusted_header,
         "the header",
         ("nonce", "seen", "failure", "looks", "logins"),
     )
-    if header["nonce"] != watch.nonce:
+    if wire.nonce(header["nonce"]) != nonce:
         raise MalformedError("it answers another request")
     if (header["seen"] is None) is (header["failure"] is None):
         raise MalformedError("it has not exactly one of seen and failure")
     return WatchResult(
-        watch.nonce,
+        nonce,
         None if header["seen"] is None else _seen(header["seen"]),
         None if header["failure"] is None else wire_fields.failure(header["failure"]),
         untrusted_json.integer(header["looks"], "looks", _MAX_COUNT),

@@ -34,6 +34,7 @@ class Health:
     last_cycle: float | None = None
     timings: dict[str, float] = field(default_factory=dict)
     rejected: tuple[str, ...] = ()
+    notices: tuple[str, ...] = ()
     list_refused: bool = False
     warnings: tuple[str, ...] = ()
     configuration_error: str | None = None

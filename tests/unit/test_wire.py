@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import secrets
 import struct
 import uuid
@@ -59,6 +60,7 @@ def reply_to(asked: wire.Request) -> wire.Reply:
         failure=None,
         payloads={version(1): payload},
         rejected=("vps-prod-002/JWT_SECRET",),
+        notices=("vps-prod-001/LATER was not read: its payload is not written yet",),
         calls=CALLS,
         timings=TIMINGS,
         token_state=CANARY.encode(),
@@ -130,12 +132,13 @@ def test_a_reading_arrives_as_it_was(
         None,
         payloads,
         tuple(rejected),
+        tuple(reversed(rejected)),
         CALLS,
         TIMINGS,
         token_state,
         credential_expires=expires,
     )
-    encoded = wire.encode_reply(sent)
+    encoded = wire.encode_reply(sent, known)
     assert wire.decode_reply(encoded, asked, VPS, CONTAINER) == sent
     assert wire.remaining(encoded[: wire.PREFIX_BYTES]) == len(encoded) - wire.PREFIX_BYTES
 
@@ -149,6 +152,96 @@ def test_a_failure_arrives_as_it_was(failure: Failure) -> None:
     sent = wire.Reply(asked.nonce, vps_id, container, None, failure, calls=CALLS, timings=TIMINGS)
     received = wire.decode_reply(wire.encode_reply(sent), asked, VPS, CONTAINER)
     assert received == replace(sent, vps_id=VPS, container=CONTAINER)
+
+
+def unsendable() -> dict[str, wire.Reply]:
+    """Return replies that serve would refuse, each for one reason."""
+    good = reply_to(request())
+    reading, a_name = good.reading, SecretName("JWT_SECRET")
+    assert reading is not None
+    many = tuple(Entry(a_name, version(number)) for number in range(10, 211))
+    facts = reading.read[version(1)]
+    failure = Failure(Step.TLS, Fault.TRANSIENT, "x", "y")
+    return {
+        "too many entries": replace(good, reading=Reading(many), payloads={}),
+        "not listed": replace(good, reading=Reading((), reading.read)),
+        "another size": replace(good, payloads={version(1): b"short"}),
+        "no payload": replace(good, payloads={}),
+        "too large": replace(
+            good,
+            reading=Reading(reading.entries, {version(1): replace(facts, size=65537)}),
+            payloads={version(1): b"x" * 65537},
+        ),
+        "content type": replace(
+            good, reading=Reading(reading.entries, {version(1): replace(facts, content_type="a\nb")})
+        ),
+        "created": replace(
+            good, reading=Reading(reading.entries, {version(1): replace(facts, created=math.nan)})
+        ),
+        "read and unread": replace(good, reading=replace(reading, unread={version(1): Unread.FAILED})),
+        "reading and failure": replace(good, failure=failure),
+        "neither": replace(good, reading=None, payloads={}),
+        "a text of two lines": replace(
+            good, reading=None, payloads={}, failure=replace(failure, advice="a\nb")
+        ),
+        "too many notices": replace(good, notices=("x",) * 201),
+        "too long a token": replace(good, token_state=b"x" * 65537),
+        "too many payloads": replace(
+            good,
+            reading=Reading(
+                tuple(Entry(SecretName(f"S{number}"), version(number)) for number in range(65)),
+                {
+                    version(number): replace(
+                        facts, name=SecretName(f"S{number}"), version=version(number), size=65536
+                    )
+                    for number in range(65)
+                },
+            ),
+            payloads={version(number): b"x" * 65536 for number in range(65)},
+        ),
+        "no nonce": replace(good, nonce="0"),
+        "a negative count": replace(good, calls={**CALLS, "barbican": {"ok": -1, "refused": 0, "failed": 0}}),
+    }
+
+
+@pytest.mark.parametrize("what", unsendable())
+def test_what_serve_would_refuse_is_not_sent(what: str) -> None:
+    """The rules are the same on both sides, so that fetch can say what is wrong instead."""
+    with pytest.raises(WireError) as caught:
+        wire.encode_reply(unsendable()[what])
+    assert caught.value.__context__ is None
+    assert (CANARY in str(caught.value)) is False
+
+
+def test_a_version_that_was_known_is_not_sent() -> None:
+    """Which needs what the request said."""
+    reply = reply_to(request())
+    wire.encode_reply(reply)
+    for known in (version(1), version(2)):
+        with pytest.raises(WireError, match="known"):
+            wire.encode_reply(reply, frozenset({known}))
+
+
+def test_a_request_that_would_be_refused_is_not_sent() -> None:
+    """Likewise."""
+    good = request()
+    for bad in (
+        replace(good, nonce="x"),
+        replace(good, timeout=0.0),
+        replace(good, known=frozenset(version(number) for number in range(801))),
+        replace(good, token_state=b"x" * 65537),
+    ):
+        with pytest.raises(WireError):
+            wire.encode_request(bad)
+
+
+def test_a_version_under_two_names_is_read_for_its_own() -> None:
+    """An entry that names another secret's version stays listed."""
+    good = reply_to(asked := request())
+    assert good.reading is not None
+    both = (*good.reading.entries, Entry(SecretName("OTHER"), version(1)))
+    sent = replace(good, reading=replace(good.reading, entries=both))
+    assert wire.decode_reply(wire.encode_reply(sent), asked, VPS, CONTAINER) == sent
 
 
 def test_every_truncation_is_refused() -> None:
@@ -291,6 +384,11 @@ A_FAILURE = {
         ("foreign", ["\x1b[2J"]),
         ("foreign", ["\ud800"]),
         ("foreign", "x"),
+        ("notices", ["x"] * 201),
+        ("notices", ["x" * 501]),
+        ("notices", ["a\nb"]),
+        ("notices", [None]),
+        ("notices", ()),
         ("calls.keystone", 1),
         ("calls.keystone", {"ok": 1, "refused": 0}),
         ("calls.keystone.ok", -1),

@@ -237,7 +237,7 @@ def _beacon(state: State) -> dict[str, object] | None:
 
 def warnings(state: State) -> tuple[str, ...]:
     """Return what an operator should know although everything works."""
-    found = list(state.warnings) + list(state.health.warnings)
+    found = [*state.warnings, *state.health.warnings, *state.health.notices]
     if expiring := expiry.warning(state.health.credential_expires, clock.wall()):
         found.append(expiring)
     if trouble := audit.trouble():

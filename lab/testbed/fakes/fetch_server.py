@@ -38,6 +38,7 @@ class World:
     expires: dict[str, float] = field(default_factory=dict)
     failure: Failure | None = None
     rejected: tuple[str, ...] = ()
+    notices: tuple[str, ...] = ()
     created: float = 1_700_000_000.0
     listed: bool | None = None
     calls: int = 1
@@ -85,6 +86,7 @@ class World:
             failure=None,
             payloads={version: self.payloads[version] for version in read},
             rejected=self.rejected,
+            notices=self.notices,
             calls=CALLS | {"barbican": CALLS["barbican"] | {"ok": self.calls}},
             timings=TIMINGS,
             token_state=b"{}",
@@ -112,7 +114,7 @@ class FetchServer:
 
     def honest(self, request: wire.Request) -> bytes:
         """Answer as the real program does."""
-        return wire.encode_reply(self.world.reply(request))
+        return wire.encode_reply(self.world.reply(request), request.known)
 
     def close(self) -> None:
         """End it, and whoever hangs."""
