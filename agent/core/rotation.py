@@ -256,16 +256,26 @@ def _lines(held: Mapping[SecretName, SecretMetadata], reading: Reading) -> dict[
     listed: dict[SecretName, dict[Version, None]] = {}
     for entry in reading.entries:
         listed.setdefault(entry.name, {})[entry.version] = None
+    # an entry may name the version of another secret: to that entry it is unread
+    owner = {facts.version: facts.name for facts in (*held.values(), *reading.read.values())}
     lines = {}
     for name, versions in listed.items():
         former = held.get(name)
-        found = {version: reading.read[version] for version in versions if version in reading.read}
+        found = {
+            version: reading.read[version]
+            for version in versions
+            if version in reading.read and owner[version] == name
+        }
         if former is not None and former.version in versions and former.version not in reading.unread:
             found[former.version] = former
         lines[name] = _Line(
             versions=tuple(versions),
             readable=tuple(found.values()),
-            why_unread=tuple(reading.unread.get(version) for version in versions if version not in found),
+            why_unread=tuple(
+                reading.unread.get(version) if owner.get(version, name) == name else Unread.FAILED
+                for version in versions
+                if version not in found
+            ),
         )
     return lines
 

@@ -171,6 +171,22 @@ def test_after_everything_was_dropped_the_next_reading_is_a_first_start() -> Non
     assert m.serves == ["A2"]
 
 
+@pytest.mark.parametrize("held", [(), ("A1",), ("A1", "B1"), ("B1",)])
+def test_an_entry_that_names_another_secrets_version(held: tuple[str, ...]) -> None:
+    """B's entry names A's version: B keeps what it has, or is pending, and never gets A's value."""
+    m = Machine(*held)
+    a, b = SecretName("A"), SecretName("B")
+    for boot in (10.0, 70.0, 140.0, 400.0):
+        m.at(boot)
+        read = {} if Version("A2") in known(m.held, m.now) else {Version("A2"): facts("A2")}
+        reading = Reading((Entry(a, Version("A2")), Entry(b, Version("A2"))), read)
+        step = m._apply(after_reading(m.held, reading, m.progress, m.policy, m.now), read)
+        assert not step.dropped
+    assert m.held[a].version == "A2"
+    assert [m.held[b].version for b in m.held if b != a] == (["B1"] if "B1" in held else [])
+    assert told(step.pending | step.kept) == "B"
+
+
 # --- a name twice ---
 
 
