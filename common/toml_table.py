@@ -12,8 +12,8 @@ import math
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
-from urllib.parse import urlsplit
 
+from common import addresses
 from common.errors import Mistake
 
 if TYPE_CHECKING:
@@ -52,16 +52,14 @@ def account(text: str) -> str | None:
 
 
 def url(text: str) -> str | None:
-    """Return the text if it is a URL to which a credential may be sent: HTTPS, or HTTP on loopback."""
-    try:
-        parts = urlsplit(text)
-        usable = parts.port != 0 and parts.hostname is not None
-    except ValueError:
+    """Return a URL in its one form (common/addresses.py) if a credential may be sent there.
+
+    That is HTTPS, or HTTP on loopback, without user, query and fragment.
+    """
+    address = addresses.parse(text)
+    if address is None or (address.scheme != "https" and address.host not in _LOOPBACK):
         return None
-    if not usable or parts.username is not None or parts.query or parts.fragment or text != text.strip():
-        return None
-    safe = parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in _LOOPBACK)
-    return text.rstrip("/") if safe else None
+    return str(address)
 
 
 class Mistakes:

@@ -13,6 +13,7 @@ import tomllib
 from pathlib import Path
 from typing import Any, Final
 
+from agent.config import addresses
 from agent.config.beacon import beacon
 from agent.config.grants import grants
 from agent.config.model import (
@@ -35,7 +36,7 @@ from agent.core.budget import MAX_MONTH_S, MAX_S
 from common.errors import ConfigurationError
 from common.names import SecretName, parse_name, parse_version, parse_vps_id
 from common.places import APP_SOCKET, CONTROL_SOCKET
-from common.toml_table import Mistakes, Table, account, url
+from common.toml_table import Mistakes, Table, account
 
 DEFAULT_PATH: Final = Path("/etc/vps-secrets-agent/agent.toml")
 MAX_SOCKET_PATH: Final = 107
@@ -127,10 +128,11 @@ _METHOD_KEYS: Final = {
 def _keystone(table: Table) -> Keystone:
     method = _method(table)
     https = "must be an https:// URL without user or query (http:// only on loopback)"
+    keystones = f"{https}, with its version /v3 or without any"
     keystone = Keystone(
         method=method,
         credential=_credential(table, method),
-        auth_url=table.text("auth_url", url, https),
+        auth_url=table.text("auth_url", addresses.keystone, keystones),
         application_credential_id=table.text("application_credential_id"),
         username=table.text("username"),
         user_domain=table.text("user_domain") or _only(method, Method.PASSWORD, "Default"),
@@ -143,7 +145,9 @@ def _keystone(table: Table) -> Keystone:
         interface=table.choice("interface", "public", ("public", "internal", "admin")),
         ca_file=table.path("ca_file"),
         service_type=table.text("service_type") or "key-manager",
-        endpoint_override=table.text("endpoint_override", url, https),
+        endpoint_override=table.text(
+            "endpoint_override", addresses.barbican, f"{https}, with its version /v1 or without any"
+        ),
     )
     if method is Method.PASSWORD and not table.has("project"):
         table.add("project", "is missing; with username the project to log in to is needed")
@@ -151,7 +155,7 @@ def _keystone(table: Table) -> Keystone:
         if table.has("auth_url"):
             table.add("auth_url", "has no effect with cloud: the clouds file names the address")
     elif not table.has("auth_url"):
-        table.add("auth_url", f"is missing; {https}")
+        table.add("auth_url", f"is missing; {keystones}")
     table.finish()
     return keystone
 
