@@ -121,9 +121,8 @@ def _cycle(config: Config, request: Request, began: float) -> int:
     worker.start()
     worker.join(max(0.0, began + request.timeout - time.monotonic()))
     reply = replies[0] if replies else cycle.overdue()
-    encoded = wire.encode_reply(reply)
     try:
-        wire.decode_reply(encoded, request, config.vps_id, config.container.id)
+        encoded = wire.encode_reply(reply, request.known)
     except WireError as error:  # serve would refuse it whole: tell why instead
         failure = Failure(Step.FETCH, Fault.TRANSIENT, "compose the reply", str(error))
         reply = refused(request, failure, config.vps_id, config.container.id)
@@ -146,6 +145,8 @@ def _report(reply: Reply, clock: str) -> None:
             *(len(reading.entries), len(reading.read), len(reading.unread), len(reply.rejected)),
             *(sum(reply.calls[service].values()) for service in SERVICES),
         )
+        for notice in reply.notices:
+            LOG.warning("%s", notice)
         if reply.listed is False:
             LOG.warning("Barbican did not give the list of metadata (fetch.list_metadata)")
         if clock:

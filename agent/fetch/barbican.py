@@ -1,25 +1,25 @@
 """The container, read through a keystoneauth1 adapter: untrusted JSON to a checked listing.
 
 The adapter and not barbicanclient, which lower-cases the names of entries and collapses double ones.
-Only the UUID of a reference is ever used, never its address. A new version whose reference points elsewhere
-than to this Barbican is nevertheless not requested: it is listed, reported and left unread.
+Of a reference only the UUID is used, whatever address it names: Barbican writes references with its
+``host_href``, which may be another name of the same service. The secret is read at our endpoint and nowhere
+else, and is taken only if its own name is that of its entry.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-from urllib.parse import SplitResult, urlsplit
 
 from keystoneauth1.adapter import Adapter
 
+from agent.config import addresses
 from agent.core.errors import CloudError, Failure, Fault, Step
 from agent.core.rotation import Entry
 from agent.core.wire import FOREIGN_CHARACTERS
 from common import untrusted_json
 from common.limits import MAX_SECRETS
 from common.names import Version, parse_version, strip_prefix
-from common.places import DEFAULT_PORTS
 from common.untrusted_json import MalformedError
 
 if TYPE_CHECKING:
@@ -28,13 +28,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """What the container lists: ``entries`` of this VPS, and what is refused, as text for people.
-
-    ``elsewhere`` are listed versions whose reference is not one of this Barbican.
-    """
+    """What the container lists: ``entries`` of this VPS, and what is not this VPS's, as text for people."""
 
     entries: tuple[Entry, ...]
-    elsewhere: frozenset[Version]
     rejected: tuple[str, ...]
 
     def has_double(self) -> bool:
@@ -48,13 +44,13 @@ def base_of(untrusted_endpoint: str, auth_url: str) -> str:
     Raises:
         CloudError: it is no usable address, or would take the token from HTTPS to plain HTTP (step catalog).
     """
-    parts = _split(untrusted_endpoint)
-    if parts is None or parts.query or parts.fragment or "@" in parts.netloc:
+    address = addresses.barbican_of(untrusted_endpoint)
+    if address is None:
         problem = "Barbican's endpoint is not an http or https address: the cloud's catalog is wrong"
-    elif urlsplit(auth_url).scheme == "https" and parts.scheme != "https":
+    elif auth_url.startswith("https:") and address.scheme != "https":
         problem = "Keystone speaks HTTPS and Barbican's endpoint does not: a token is not sent in clear"
     else:
-        return f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/').removesuffix('/v1')}"
+        return str(address)
     tried = "use the endpoint that Keystone's catalog gives for Barbican"
     raise CloudError(Failure(Step.CATALOG, Fault.TRANSIENT, tried, problem))
 
@@ -69,81 +65,53 @@ def read_listing(session: Any, base: str, config: Config) -> Listing:
     response = adapter.get(
         f"/containers/{config.container.id}", headers={"Accept": "application/json"}, log=False
     )
-    return parse_listing(response.content, base, config.vps_id, config.container)
+    return parse_listing(response.content, config.vps_id, config.container)
 
 
-def parse_listing(untrusted: bytes, base: str, vps_id: str, container: Container) -> Listing:
+def parse_listing(untrusted: bytes, vps_id: str, container: Container) -> Listing:
     """Return the listing in a container's JSON.
+
+    Whatever is not as documented fails the whole: an entry that was left out would be taken for removed.
 
     Raises:
         MalformedError: it is not the container asked for, or not as documented.
     """
     members = untrusted_json.mapping(untrusted_json.parse(untrusted, "the container"), "the container")
-    if _last_segment(members.get("container_ref")) != container.id:
+    if _uuid(members.get("container_ref")) != container.id:
         raise MalformedError("the answer is about another container")
-    places = _places(base, container)
+    listed = untrusted_json.array(members.get("secret_refs"), "secret_refs", len(untrusted))
+    if len(listed) > MAX_SECRETS:
+        raise MalformedError(
+            f"the container lists {len(listed)} entries, and this agent takes {MAX_SECRETS}: remove some"
+        )
     entries: dict[Entry, None] = {}
-    elsewhere: set[Version] = set()
     rejected: list[str] = []
-    for item in untrusted_json.array(members.get("secret_refs"), "secret_refs", MAX_SECRETS):
+    for item in listed:
         entry = untrusted_json.mapping(item, "an entry")
-        untrusted_name = entry.get("name")
-        shown = untrusted_name if isinstance(untrusted_name, str) else "(entry without a name)"
-        version = parse_version(_last_segment(entry.get("secret_ref")))
+        shown = _name(entry)
         name = strip_prefix(vps_id, shown)
         if name is None:
             rejected.append(untrusted_json.printable(shown, FOREIGN_CHARACTERS))
             continue
+        version = _uuid(entry.get("secret_ref"))
         if version is None:
-            raise MalformedError("a reference does not end in a UUID")
+            raise MalformedError("the reference of one of this VPS's entries does not end in a UUID")
         entries[Entry(name, version)] = None
-        if _place(entry.get("secret_ref"), f"/secrets/{version}") not in places:
-            elsewhere.add(version)
-            rejected.append(_elsewhere(shown))
-    return Listing(tuple(entries), frozenset(elsewhere), tuple(rejected))
+    return Listing(tuple(entries), tuple(rejected))
 
 
-def _elsewhere(name: str) -> str:
-    return untrusted_json.printable(f"{name} (its reference points to another address)", FOREIGN_CHARACTERS)
+def _name(entry: dict[str, object]) -> str:
+    """Return the name of an entry; Barbican gives null for one that was added without a name."""
+    name = entry.get("name", 0)
+    if name is None:
+        return "(entry without a name)"
+    if not isinstance(name, str):
+        raise MalformedError("the name of an entry is not a string")
+    return name
 
 
-def _places(base: str, container: Container) -> set[tuple[str, str | None, int, str] | None]:
-    """Return where references may point: this endpoint, and where the operator's own reference points.
-
-    Barbican writes references with its ``host_href``, which need not be the catalog's address.
-    """
-    places = {_place(f"{base}/v1", "")}
-    if container.reference is not None:
-        places.add(_place(container.reference, f"/containers/{container.id}"))
-    return places - {None}
-
-
-def _place(untrusted_url: object, ending: str) -> tuple[str, str | None, int, str] | None:
-    """Return scheme, host, port and path before ``ending``, or None where it is not such a URL."""
-    parts = _split(untrusted_url)
-    if (
-        parts is None
-        or parts.query
-        or parts.fragment
-        or "@" in parts.netloc
-        or not parts.path.endswith(ending)
-    ):
+def _uuid(untrusted_reference: object) -> Version | None:
+    """Return the UUID that a reference ends in."""
+    if not isinstance(untrusted_reference, str):
         return None
-    port = parts.port or DEFAULT_PORTS[parts.scheme]
-    return parts.scheme, parts.hostname, port, parts.path.removesuffix(ending)
-
-
-def _split(untrusted_url: object) -> SplitResult | None:
-    """Return an http or https URL in its parts."""
-    if not isinstance(untrusted_url, str) or not untrusted_url.isprintable():
-        return None
-    try:
-        parts = urlsplit(untrusted_url)
-        usable = parts.scheme in DEFAULT_PORTS and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        return None
-    return parts if usable else None
-
-
-def _last_segment(untrusted_url: object) -> str:
-    return untrusted_url.rpartition("/")[2] if isinstance(untrusted_url, str) else ""
+    return parse_version(untrusted_reference.rstrip("/").rpartition("/")[2].lower())

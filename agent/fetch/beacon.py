@@ -23,7 +23,7 @@ from agent.config.beacon import shown
 from agent.core import schedule
 from agent.core.errors import CloudError, Failure, Fault, Step
 from agent.core.wire_watch import DIGEST, ETAG, LOOK_S, WatchResult, is_seen
-from agent.fetch import network_errors
+from agent.fetch import framing, network_errors, racing
 from agent.fetch.verdict import retry_after_of
 from common import untrusted_json
 
@@ -47,18 +47,49 @@ if TYPE_CHECKING:
 
 
 MAX_BODY: Final = 4096
+_PAGES: Final = frozenset({"text/html", "application/xhtml+xml"})
 _OK, _NOT_MODIFIED, _UNAUTHORIZED, _NOT_FOUND = 200, 304, 401, 404
 _UNIFORM: Final = random.SystemRandom().uniform
 
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
-    """One answer, its body whole and short. ``body`` None: there was more than a beacon has."""
+    """One answer, its body whole and short.
+
+    ``body`` None: there was more than a beacon has. ``problem``: why its end can't be known, or None.
+    """
 
     status: int
+    content_type: str
+    problem: str | None
     etag: str
     retry_after: str | None
     body: bytes | None = field(repr=False)
+
+
+class _Plain(http.client.HTTPConnection):
+    """A connection to whichever address of the host answers first."""
+
+    response_class = framing.StrictResponse
+
+    def connect(self) -> None:
+        """Connect."""
+        self.sock = racing.connect(self.host, self.port, float(self.timeout or 0))
+
+
+class _Tls(http.client.HTTPSConnection):
+    """The same with TLS."""
+
+    response_class = framing.StrictResponse
+
+    def __init__(self, host: str, port: int | None, timeout: float, context: ssl.SSLContext) -> None:
+        super().__init__(host, port, timeout=timeout, context=context)
+        self._tls: Final = context
+
+    def connect(self) -> None:
+        """Connect, and prove who is there."""
+        plain = racing.connect(self.host, self.port, float(self.timeout or 0))
+        self.sock = self._tls.wrap_socket(plain, server_hostname=self.host)
 
 
 class Beacon:
@@ -100,6 +131,11 @@ class Beacon:
         if answer.status != _OK:
             retry_after = retry_after_of(answer.retry_after, time.time())
             return self._failure(self._advice(answer.status), answer.status, retry_after)
+        if answer.problem:
+            return self._failure(f"{answer.problem}: check what is in between", answer.status)
+        if answer.content_type.partition(";")[0].strip().lower() in _PAGES:
+            advice = "a page came, not a beacon: check the address and what is in between, as a proxy's login"
+            return self._failure(advice, answer.status)
         if answer.body is None:
             advice = f"the answer is longer than {MAX_BODY} bytes, so it is no beacon: check the address"
             return self._failure(advice, answer.status)
@@ -163,6 +199,8 @@ class Beacon:
             raise http.client.IncompleteRead(b"")
         return _Answer(
             response.status,
+            response.headers.get("Content-Type", ""),
+            framing.problem(_joined(response.headers), response.version),
             response.headers.get("ETag", ""),
             response.headers.get("Retry-After"),
             untrusted if whole and len(untrusted) <= MAX_BODY else None,
@@ -172,15 +210,20 @@ class Beacon:
         parts = urlsplit(self._settings.url)
         assert parts.hostname is not None  # noqa: S101  # the configuration's check
         if parts.scheme == "http":
-            return http.client.HTTPConnection(parts.hostname, parts.port, timeout=self._timeout)
+            return _Plain(parts.hostname, parts.port, timeout=self._timeout)
         context = ssl.create_default_context(cafile=self._settings.ca_file)
-        return http.client.HTTPSConnection(parts.hostname, parts.port, timeout=self._timeout, context=context)
+        return _Tls(parts.hostname, parts.port, self._timeout, context)
 
     def close(self) -> None:
         """Close the connection, if there is one."""
         if self._connection is not None:
             self._connection.close()
         self._connection = None
+
+
+def _joined(headers: http.client.HTTPMessage) -> dict[str, str]:
+    """Return the headers that framing looks at, each with all its values (RFC 9110, 5.3)."""
+    return {name: ", ".join(found) for name in framing.HEADERS if (found := headers.get_all(name))}
 
 
 def watch(

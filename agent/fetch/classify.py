@@ -16,21 +16,22 @@ from agent.fetch import network_errors
 from common.untrusted_json import MalformedError
 
 if TYPE_CHECKING:
-    from agent.fetch.transport import Transport
+    from agent.fetch.verdict import Answer
 
-_URLLIB3: Final = network_errors.Foreign((urllib3.exceptions.SSLError,), (urllib3.exceptions.TimeoutError,))
-
-
-def network(error: BaseException, tried: str) -> Failure:
-    """Return why a request of requests and urllib3 had no answer."""
-    return network_errors.failure(error, tried, _URLLIB3)
+_URLLIB3: Final = network_errors.Foreign(
+    (urllib3.exceptions.SSLError,), (urllib3.exceptions.TimeoutError,), (urllib3.exceptions.InvalidHeader,)
+)
 
 
-def failure(error: BaseException, transport: Transport | None) -> Failure:
-    """Return what any exception of a cycle means."""
+def network(error: BaseException, tried: str, service: Step) -> Failure:
+    """Return why a request of requests and urllib3 to this service had no answer."""
+    return network_errors.failure(error, tried, _URLLIB3, service=service)
+
+
+def failure(error: BaseException, answer: Answer | None) -> Failure:
+    """Return what any exception of a cycle means; ``answer`` is the last one that the same thread got."""
     if isinstance(error, CloudError):
         return error.failure
-    answer = transport.answer if transport else None
     tried = answer.tried if answer else "make a cycle"
     status = getattr(error, "http_status", None) or getattr(error, "status_code", None)
     if answer is not None and answer.status == 401:  # noqa: PLR2004  # HTTP

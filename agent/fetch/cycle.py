@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING, Any, Final
 from keystoneauth1.session import Session
 
 from agent import __version__
-from agent.core.rotation import Reading, Unread
-from agent.core.wire import FOREIGN_CHARACTERS, MAX_REJECTED, PHASES, Reply
+from agent.core.errors import Step
+from agent.core.rotation import Reading
+from agent.core.wire import MAX_TOKEN_STATE, PHASES, Reply
 from agent.core.wire_fields import FAILURE_CHARACTERS, no_calls
-from agent.fetch import barbican, classify, expiry, login
+from agent.fetch import barbican, classify, expiry, login, notices, token_state
+from agent.fetch.token_state import Expiry, TokenState
 from agent.fetch.transport import Transport, late
 from common import untrusted_json
 
@@ -30,8 +32,7 @@ if TYPE_CHECKING:
     from agent.core.errors import Failure
     from agent.core.wire import Request
     from agent.fetch.barbican import Listing
-    from agent.fetch.expiry import Expiry
-    from agent.fetch.payloads import Outcome
+    from agent.fetch.outcome import Outcome
     from common.names import SecretName, Version
 
 EXPIRY_WITHIN_S: Final = 3.0
@@ -51,9 +52,9 @@ class Cycle:
         self._transport: Transport | None = None
         self._login: login.Login | None = None
         self._outcome: Outcome | None = None
-        self._foreign: tuple[str, ...] = ()
+        self._listing: Listing | None = None
         self._reading: Reading | None = None
-        self._expiry = expiry.Expiry()
+        self._expiry = Expiry()
         self._ask_expiry: Callable[[], Expiry] | None = None
 
     def run(self) -> Reply:
@@ -62,7 +63,7 @@ class Cycle:
         try:
             self._reading = self._read()
         except Exception as error:  # noqa: BLE001  # the edge: nothing of a library's error may leave
-            failure = classify.failure(error, self._transport)
+            failure = classify.failure(error, self._transport.answer if self._transport else None)
         self._learn_expiry()
         return self._reply(self._reading, failure)
 
@@ -89,21 +90,22 @@ class Cycle:
         )
         self._timings["start"] = _since_exec()
         with self._timed("login"):
-            login.adopt(prepared, self._request.token_state)
-            self._expiry = expiry.recall(self._request.token_state, prepared)
+            kept = token_state.decode(self._request.token_state, prepared.holder)
+            login.adopt(prepared, kept)
+            self._expiry = kept.expiry
             former = prepared.plugin.auth_ref
             base = self._endpoint(prepared, session)
         if prepared.plugin.auth_ref is not former:
             self._ask_expiry = lambda: expiry.learn(prepared, session, self._expiry, time.time())
         with self._timed("list"):
-            listing = barbican.read_listing(session, base, self._config)
-        self._foreign = listing.rejected
+            listing = self._listing = barbican.read_listing(session, base, self._config)
         wanted = self._wanted(listing)
         if not wanted:
-            return Reading(listing.entries, {}, _elsewhere(listing, self._request.known))
+            return Reading(listing.entries)
         with self._timed("payloads"):
-            outcome = self._read_payloads(session, base, wanted)
-        return self._combine(listing, outcome)
+            outcome = self._outcome = self._read_payloads(session, base, wanted)
+        unread = {version: unreadable.reason for version, unreadable in outcome.unread.items()}
+        return Reading(listing.entries, outcome.read, unread)
 
     def _endpoint(self, prepared: login.Login, session: Session) -> str:
         """Log in where that is needed, and return where Barbican is."""
@@ -127,7 +129,7 @@ class Cycle:
             return {}
         wanted: dict[Version, frozenset[SecretName]] = {}
         for entry in listing.entries:
-            if entry.version not in self._request.known and entry.version not in listing.elsewhere:
+            if entry.version not in self._request.known:
                 wanted[entry.version] = wanted.get(entry.version, frozenset()) | {entry.name}
         return wanted
 
@@ -140,43 +142,31 @@ class Cycle:
         source = payloads.Source(session, base, self._config.vps_id, self._transport, self._config.fetch)
         return payloads.read_payloads(source, wanted)
 
-    def _combine(self, listing: Listing, outcome: Outcome) -> Reading:
-        """Return what the listing and the payloads come to."""
-        self._outcome = outcome
-        entries, rejected = [], list(listing.rejected)
-        for entry in listing.entries:
-            full, facts = f"{self._config.vps_id}/{entry.name}", outcome.read.get(entry.version)
-            if entry.version in outcome.misnamed:
-                rejected.append(_misnamed(full, outcome.misnamed[entry.version]))
-            elif facts is not None and facts.name != entry.name:
-                rejected.append(_misnamed(full, f"{self._config.vps_id}/{facts.name}"))
-            else:
-                entries.append(entry)
-        self._foreign = tuple(rejected)
-        left = {entry.version for entry in entries}
-        unread = {version: reason for version, reason in outcome.unread.items() if version in left}
-        read = {version: facts for version, facts in outcome.read.items() if version in left}
-        return Reading(tuple(entries), read, _elsewhere(listing, self._request.known) | unread)
-
     def _reply(self, reading: Reading | None, failure: Failure | None) -> Reply:
-        payloads = self._outcome.payloads if self._outcome and reading else {}
+        outcome = self._outcome if reading else None
+        kept = self._token_state(failure)
         return Reply(
             nonce=self._request.nonce,
             vps_id=self._config.vps_id,
             container=self._config.container.id,
             reading=reading,
             failure=failure and _told(failure),
-            payloads={version: payloads[version] for version in (reading.read if reading else {})},
-            rejected=self._foreign[:MAX_REJECTED],
+            payloads=outcome.payloads if outcome else {},
+            rejected=notices.bounded(self._listing.rejected if self._listing else ()),
+            notices=notices.of_cycle(self._config, self._listing, outcome, len(kept)),
             listed=self._outcome.listed if self._outcome else None,
             calls=self._transport.calls() if self._transport else no_calls(),
             timings=dict(self._timings),
-            token_state=self._token_state(),
+            token_state=kept if len(kept) <= MAX_TOKEN_STATE else b"",
             credential_expires=self._expiry.at,
         )
 
-    def _token_state(self) -> bytes:
-        return expiry.enclose(login.give_back(self._login), self._expiry) if self._login else b""
+    def _token_state(self, failure: Failure | None) -> bytes:
+        """Return what the next cycle goes on with; a catalog that is of no use is asked for again."""
+        if self._login is None or (failure is not None and failure.step is Step.CATALOG):
+            return b""
+        state = TokenState(login.give_back(self._login), self._expiry)
+        return token_state.encode(state, self._login.holder)
 
     @contextlib.contextmanager
     def _timed(self, phase: str) -> Iterator[None]:
@@ -200,14 +190,6 @@ def refused(request: Request, failure: Failure, vps_id: str = "", container: str
     """Return a failure reply of a program that could not make a cycle."""
     timings = dict.fromkeys(PHASES, 0.0)
     return Reply(request.nonce, vps_id, container, None, failure, timings=timings)
-
-
-def _misnamed(entry: str, secret: str) -> str:
-    return untrusted_json.printable(f"{entry} (its secret is named {secret})", FOREIGN_CHARACTERS)
-
-
-def _elsewhere(listing: Listing, known: frozenset[Version]) -> dict[Version, Unread]:
-    return dict.fromkeys(sorted(listing.elsewhere - known), Unread.FAILED)
 
 
 def _since_exec() -> float:

@@ -6,15 +6,13 @@ to know it is no failure: what the cycle is for has been done before.
 
 from __future__ import annotations
 
-import json
-from dataclasses import astuple, dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from keystoneauth1 import exceptions as keystone_errors
 
 from agent.core.errors import CloudError
-from agent.core.wire import MAX_TOKEN_STATE
+from agent.fetch.token_state import Expiry
 from common import untrusted_json
 from common.dates import LAST_TIME
 from common.untrusted_json import MalformedError
@@ -23,37 +21,6 @@ if TYPE_CHECKING:
     from agent.fetch.login import Login
 
 ASK_EVERY_S: Final = 86_400.0
-
-
-@dataclass(frozen=True, slots=True)
-class Expiry:
-    """``at``: when the credential expires, None for never or unknown; ``asked``: when. Both Unix time (s)."""
-
-    at: float | None = None
-    asked: float = 0.0
-
-
-def recall(token_state: bytes, login: Login) -> Expiry:
-    """Return what a former cycle learned about the same credential."""
-    try:
-        kept = untrusted_json.mapping(untrusted_json.parse(token_state, "the token state"), "the token state")
-        if kept.get("credential") != login.plugin.get_cache_id():
-            return Expiry()
-        at, asked = untrusted_json.array(kept.get("expiry"), "expiry", 2)
-        return Expiry(
-            None if at is None else untrusted_json.number(at, "expiry", LAST_TIME),
-            untrusted_json.number(asked, "asked", LAST_TIME),
-        )
-    except (MalformedError, ValueError):
-        return Expiry()
-
-
-def enclose(token_state: bytes, expiry: Expiry) -> bytes:
-    """Return the token state with what is known."""
-    if not token_state:
-        return token_state
-    enclosed = json.dumps(json.loads(token_state) | {"expiry": astuple(expiry)}).encode()
-    return enclosed if len(enclosed) <= MAX_TOKEN_STATE else token_state
 
 
 def learn(login: Login, session: Any, known: Expiry, now: float) -> Expiry:
@@ -72,7 +39,7 @@ def learn(login: Login, session: Any, known: Expiry, now: float) -> Expiry:
     try:
         # with the token at hand, unauthenticated to keystoneauth1: a refusal must not cost a second login
         response = session.get(
-            login.auth_url.rstrip("/") + path,
+            login.auth_url + path,
             headers={"X-Auth-Token": access.auth_token, "Accept": "application/json"},
             authenticated=False,
             log=False,

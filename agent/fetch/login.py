@@ -1,38 +1,48 @@
-"""How to log in: the keystoneauth1 plugin for the configured method, and the token state that outlives it.
-
-The token state is what ``get_auth_state()`` gives, bound to the credential that it was got with: a state of
-another credential, address or project is not adopted.
-"""
+"""How to log in: the keystoneauth1 plugin for the configured method, and a token that it goes on with."""
 
 from __future__ import annotations
 
-import json
+import contextlib
 import ssl
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from keystoneauth1.identity import v3
 
+from agent.config import addresses
 from agent.config.model import Method
 from agent.core.errors import CloudError, Failure, Fault, Step
-from agent.core.wire import MAX_TOKEN_STATE
+from agent.fetch import token_state
 from agent.fetch.credential import read_secret, refuse
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from agent.config.model import Keystone
+    from agent.fetch.token_state import TokenState
+
+OBJECT_STORE: Final = "object-store"
+"""Where a beacon may be that is read with this account's token."""
 
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """A plugin that can log in, and what comes with it. ``ca_file`` None means the system's authorities."""
+    """A plugin that can log in, and what comes with it. ``ca_file`` None means the system's authorities.
+
+    ``service_types`` are those of the catalog that are needed. ``holder`` tells whose a token state is.
+    """
 
     plugin: Any
     auth_url: str
     region: str | None
     interface: str
     ca_file: str | None
+    service_types: tuple[str, ...]
+
+    @property
+    def holder(self) -> str:
+        """A text that is the same for the same credential, address, project and services."""
+        return " ".join((self.plugin.get_cache_id(), *self.service_types))
 
 
 def prepare(keystone: Keystone, environ: Mapping[str, str]) -> Login:
@@ -47,23 +57,22 @@ def prepare(keystone: Keystone, environ: Mapping[str, str]) -> Login:
     return login
 
 
-def adopt(login: Login, token_state: bytes) -> None:
-    """Let the plugin go on with a former token, where there is one and it is this credential's."""
+def adopt(login: Login, kept: TokenState) -> None:
+    """Let the plugin go on with a former token, where there is one."""
     try:
-        kept = json.loads(token_state) if token_state else {}
-        if kept.get("credential") == login.plugin.get_cache_id():
-            login.plugin.set_auth_state(kept["state"])
-    except (ValueError, KeyError, TypeError, AttributeError):
-        login.plugin.set_auth_state(None)  # a state that can't be used costs one login
+        login.plugin.set_auth_state(kept.auth)
+        if kept.auth is not None:
+            login.plugin.auth_ref.will_expire_soon()  # raises where it can't be used
+    except Exception:  # noqa: BLE001  # keystoneauth1 over JSON that it did not expect: it costs one login
+        login.plugin.set_auth_state(None)
 
 
-def give_back(login: Login) -> bytes:
-    """Return the token state for the next cycle; empty where there is none or it is too long."""
-    state = login.plugin.get_auth_state()
-    if state is None:
-        return b""
-    kept = json.dumps({"credential": login.plugin.get_cache_id(), "state": state}).encode()
-    return kept if len(kept) <= MAX_TOKEN_STATE else b""
+def give_back(login: Login) -> str | None:
+    """Return the token for the next cycle, as :func:`adopt` takes it, or None where there is none."""
+    access = login.plugin.auth_ref
+    with contextlib.suppress(Exception):  # a token's answer that is not as documented is not kept
+        return None if access is None else token_state.shortened(access, login.service_types)
+    return None
 
 
 def _own(keystone: Keystone, environ: Mapping[str, str]) -> Login:
@@ -86,7 +95,12 @@ def _own(keystone: Keystone, environ: Mapping[str, str]) -> Login:
             project_domain_name=keystone.project_domain,
         )
     ca_file = None if keystone.ca_file is None else str(keystone.ca_file)
-    return Login(plugin, auth_url, keystone.region, keystone.interface, ca_file)
+    services = _service_types(keystone)
+    return Login(plugin, auth_url, keystone.region, keystone.interface, ca_file, services)
+
+
+def _service_types(keystone: Keystone) -> tuple[str, ...]:
+    return keystone.service_type, OBJECT_STORE
 
 
 def _from_clouds(keystone: Keystone, environ: Mapping[str, str]) -> Login:
@@ -98,13 +112,18 @@ def _from_clouds(keystone: Keystone, environ: Mapping[str, str]) -> Login:
     from agent.fetch.clouds import read_cloud  # noqa: PLC0415  # PyYAML is loaded only where it is used
 
     cloud = read_cloud(keystone.clouds_file, keystone.cloud, secret=secret)
+    auth_url = addresses.keystone(cloud.auth["auth_url"])
+    if auth_url is None:
+        tried = f"read cloud {keystone.cloud} of {keystone.clouds_file}"
+        refuse(tried, "auth_url must be an https:// URL, with its version /v3 or without any")
     plugin_class = v3.ApplicationCredential if cloud.application_credential else v3.Password
     return Login(
-        plugin_class(**cloud.auth),
-        cloud.auth["auth_url"],
+        plugin_class(**cloud.auth | {"auth_url": auth_url}),
+        auth_url,
         keystone.region or cloud.region,
         cloud.interface or keystone.interface,
         str(keystone.ca_file) if keystone.ca_file else cloud.ca_file,
+        _service_types(keystone),
     )
 
 

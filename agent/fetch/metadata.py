@@ -47,8 +47,8 @@ class Api:
         return content
 
 
-def read_list(api: Api, wanted: Collection[Version]) -> dict[Version, Secret]:
-    """Return the metadata of those wanted versions that the list has, newest first.
+def read_list(api: Api, wanted: Collection[Version]) -> tuple[dict[Version, Secret], int]:
+    """Return the metadata of those wanted versions that the list has, and how long the list is, newest first.
 
     ``acl_only`` lists what ACLs let this account read, in whatever project it is. The offset is ours:
     Barbican's own link to the next page loses every filter on older releases.
@@ -57,6 +57,7 @@ def read_list(api: Api, wanted: Collection[Version]) -> dict[Version, Secret]:
         CloudError, MalformedError, or an error of keystoneauth1.
     """
     found: dict[Version, Secret] = {}
+    total = 0
     for offset in range(0, MAX_LISTED, PAGE):
         page = api.get(
             "secrets",
@@ -70,7 +71,7 @@ def read_list(api: Api, wanted: Collection[Version]) -> dict[Version, Secret]:
         total = untrusted_json.integer(page.get("total"), "total", _MAX_TOTAL)
         if len(found) == len(wanted) or offset + PAGE >= total:
             break
-    return found
+    return found, total
 
 
 def _metadata(api: Api, version: Version, untrusted: dict[str, object]) -> dict[Version, Secret]:

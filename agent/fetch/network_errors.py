@@ -6,15 +6,18 @@ Only types and numbers are taken from them: their texts hold addresses, and some
 from __future__ import annotations
 
 import errno
+import http.client
 import socket
 import ssl
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from agent.core.errors import Failure, Fault, Step
+from agent.fetch.framing import FramingError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+_BROKEN_OFF: Final = (http.client.RemoteDisconnected, http.client.IncompleteRead)
 _CERTIFICATE: Final = {
     9: "the service's certificate is not valid yet: check this machine's clock",
     10: "the service's certificate has expired: check this machine's clock, then the certificate",
@@ -32,20 +35,26 @@ class Foreign(NamedTuple):
 
     tls: tuple[type[BaseException], ...] = ()
     timeouts: tuple[type[BaseException], ...] = ()
+    garbled: tuple[type[BaseException], ...] = ()
 
 
 _NONE: Final = Foreign()
 
 
 def failure(
-    error: BaseException, tried: str, rejected: Foreign = _NONE, ca_key: str = "keystone.ca_file"
+    error: BaseException,
+    tried: str,
+    rejected: Foreign = _NONE,
+    ca_key: str = "keystone.ca_file",
+    service: Step = Step.CONNECTION,
 ) -> Failure:
     """Return why a request had no answer: name resolution, connection or TLS.
 
-    ``ca_key`` is the configuration's key for the authorities of this server.
+    ``ca_key`` is the configuration's key for the authorities of this server. An answer that was garbled is a
+    failure of the step ``service``.
     """
     step, advice = Step.CONNECTION, "the connection broke off: check the service and the way to it"
-    for cause in _causes(error):
+    for cause in causes(error):
         if isinstance(cause, socket.gaierror):
             step, advice = Step.DNS, "the name does not resolve: check the address and this machine's DNS"
             break
@@ -66,10 +75,15 @@ def failure(
             advice = (
                 f"the connection failed ({errno.errorcode[cause.errno]}): check the service and the way to it"
             )
+        elif isinstance(cause, (http.client.HTTPException, *rejected.garbled)) and not isinstance(
+            cause, _BROKEN_OFF
+        ):
+            step, what = service, str(cause) if isinstance(cause, FramingError) else "the answer is not HTTP"
+            advice = f"{what}: check the address and what is in between"
     return Failure(step, Fault.TRANSIENT, tried, advice)
 
 
-def _causes(error: BaseException) -> Iterator[BaseException]:
+def causes(error: BaseException) -> Iterator[BaseException]:
     """Walk what an exception wraps: cause, context, urllib3's ``reason``, an exception as argument."""
     waiting: list[object] = [error]
     seen: set[int] = set()

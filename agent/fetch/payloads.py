@@ -3,13 +3,14 @@
 Imported only when there is something new. Each version costs two requests, or one where its metadata came in
 the list; the payload is asked for as application/octet-stream, which Barbican answers for every secret byte
 for byte, and which keystoneauth1 never writes to a log. The payload of a secret whose own name is not that of
-its entry is not read.
+its entry is not read. Every version that was wanted is in the outcome: read, or unread with a reason.
 """
 
 from __future__ import annotations
 
+import re
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,7 +21,8 @@ from agent.core.rotation import Unread
 from agent.core.secret import SecretMetadata
 from agent.core.wire_fields import CONTENT_TYPE_CHARACTERS
 from agent.fetch import classify
-from agent.fetch.metadata import Api, read_list
+from agent.fetch.metadata import MAX_LISTED, Api, read_list
+from agent.fetch.outcome import Outcome, Unreadable, misnamed
 from common import untrusted_json
 from common.limits import MAX_PAYLOAD, MAX_PAYLOADS
 from common.names import SecretName, Version, strip_prefix
@@ -33,20 +35,7 @@ if TYPE_CHECKING:
     from agent.fetch.transport import Transport
 
 _OCTETS: Final = "application/octet-stream"
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What became of each version that was tried; ``misnamed`` are secrets with another name, for people.
-
-    ``listed`` tells whether Barbican gave the list of metadata, None where it was not asked for.
-    """
-
-    read: dict[Version, SecretMetadata] = field(default_factory=dict)
-    payloads: dict[Version, bytes] = field(default_factory=dict, repr=False)
-    unread: dict[Version, Unread] = field(default_factory=dict)
-    misnamed: dict[Version, str] = field(default_factory=dict)
-    listed: bool | None = None
+_MEDIA_TYPE: Final = re.compile(r"[A-Za-z0-9!#$&^_.+-]+/[A-Za-z0-9!#$&^_.+-]+(?:\s*;.*)?")  # RFC 6838, 4.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +49,7 @@ class Source:
     settings: FetchSettings
 
 
-@dataclass(frozen=True, slots=True)
-class _Misnamed:
-    shown: str
-
-
-type_of_one = tuple[SecretMetadata, bytes] | Unread | _Misnamed
+type_of_one = tuple[SecretMetadata, bytes] | Unreadable
 
 
 def read_payloads(source: Source, wanted: Mapping[Version, frozenset[SecretName]]) -> Outcome:
@@ -75,14 +59,14 @@ def read_payloads(source: Source, wanted: Mapping[Version, frozenset[SecretName]
         CloudError: the service as a whole is away or refuses this account; no outcome is of use then.
     """
     api = Api(source.session, source.base)
-    metadata, listed = _listed(source, api, wanted)
+    listed = _listed(source, api, wanted)
     secrets = SecretManager(api)
     with ThreadPoolExecutor(source.settings.threads, thread_name_prefix="payload") as pool:
         futures = {
-            version: pool.submit(_try_one, source, secrets, (version, names), metadata.get(version))
+            version: pool.submit(_try_one, source, secrets, (version, names), listed.metadata.get(version))
             for version, names in wanted.items()
         }
-        outcome = Outcome(listed=listed)
+        outcome = Outcome(listed=listed.given, notices=listed.notices)
         for version, future in futures.items():
             result = future.result()
             if isinstance(result, Failure):
@@ -92,30 +76,44 @@ def read_payloads(source: Source, wanted: Mapping[Version, frozenset[SecretName]
     return outcome
 
 
-def _listed(source: Source, api: Api, wanted: Collection[Version]) -> tuple[dict[Version, Any], bool | None]:
+@dataclass(frozen=True, slots=True)
+class _Listed:
+    metadata: Mapping[Version, Any]
+    given: bool | None
+    notices: tuple[str, ...] = ()
+
+
+def _listed(source: Source, api: Api, wanted: Collection[Version]) -> _Listed:
     """Return the metadata that the list gives, and whether Barbican gave it. One version is not worth it.
 
     Raises:
         CloudError: the service as a whole is away.
     """
     if not source.settings.list_metadata or len(wanted) == 1:
-        return {}, None
+        return _Listed({}, None)
     try:
-        return read_list(api, wanted), True
+        found, total = read_list(api, wanted)
+        return _Listed(found, given=True, notices=_beyond(len(wanted) - len(found), total))
     except Exception as error:  # noqa: BLE001  # as in _try_one
-        failure = classify.failure(error, source.transport)
+        failure = classify.failure(error, source.transport.answer)
     if failure.step is not Step.PERMISSION and _is_of_the_whole(failure):
         raise CloudError(failure)
-    return {}, False
+    return _Listed({}, given=False)
+
+
+def _beyond(missing: int, total: int) -> tuple[str, ...]:
+    if not missing or total <= MAX_LISTED:
+        return ()
+    bound = f"Barbican lists {total} secrets, of which the newest {MAX_LISTED} were looked through"
+    return (f"{bound}: the metadata of {missing} were asked for one by one",)
 
 
 def _add(outcome: Outcome, version: Version, result: type_of_one) -> None:
-    if isinstance(result, Unread):
+    if isinstance(result, Unreadable):
         outcome.unread[version] = result
-    elif isinstance(result, _Misnamed):
-        outcome.misnamed[version] = result.shown
     elif sum(map(len, outcome.payloads.values())) + len(result[1]) > MAX_PAYLOADS:
-        outcome.unread[version] = Unread.FAILED
+        why = f"one cycle takes {MAX_PAYLOADS} bytes of payloads: it is for the next one"
+        outcome.unread[version] = Unreadable(Unread.FAILED, why)
     else:
         outcome.read[version], outcome.payloads[version] = result
 
@@ -127,10 +125,15 @@ def _try_one(
     try:
         return _one(source, secrets, wanted, metadata)
     except Exception as error:  # noqa: BLE001  # two libraries over untrusted JSON: every error is translated
-        failure = classify.failure(error, source.transport)
+        failure = classify.failure(error, source.transport.answer)
     if failure.fault is Fault.DENIED and failure.status in {403, 404}:
-        return Unread.ABSENT if failure.status == 404 else Unread.DENIED  # noqa: PLR2004  # HTTP
-    return failure if _is_of_the_whole(failure) else Unread.FAILED
+        reason = Unread.ABSENT if failure.status == 404 else Unread.DENIED  # noqa: PLR2004  # HTTP
+    elif _is_of_the_whole(failure):
+        return failure
+    else:
+        reason = Unread.FAILED
+    status = f"HTTP {failure.status}, " if failure.status is not None else ""
+    return Unreadable(reason, f"{status}{failure.advice}")
 
 
 def _is_of_the_whole(failure: Failure) -> bool:
@@ -145,24 +148,35 @@ def _one(
     reference = f"{source.base}/v1/secrets/{version}"
     metadata = metadata or secrets.get(reference)
     untrusted_name = metadata.name  # this is the request for the metadata, where it was not listed
-    name = strip_prefix(source.vps_id, untrusted_name) if isinstance(untrusted_name, str) else None
+    if not isinstance(untrusted_name, str):
+        raise MalformedError("the metadata have no name")
+    name = strip_prefix(source.vps_id, untrusted_name)
     if name is None or name not in names:
-        return _Misnamed(untrusted_json.printable(str(untrusted_name), 100))
-    if not metadata.content_types:
-        return Unread.ABSENT  # created, its payload not yet written
+        return Unreadable(Unread.FAILED, misnamed(untrusted_name))
     created, expires = _time(metadata.created), _time(metadata.expiration)
     if created is None:
-        raise MalformedError("a secret has no creation time")
-    content_type = untrusted_json.printable(
-        str(metadata.content_types.get("default")), CONTENT_TYPE_CHARACTERS
-    )
+        raise MalformedError("the metadata have no creation time")
+    if not metadata.content_types:
+        return Unreadable(Unread.ABSENT, "its payload is not written yet")
+    content_type = _content_type(metadata.content_types)
     # a second object, since the first has taken the metadata's content type over
     payload = secrets.get(reference, payload_content_type=_OCTETS).payload
     if payload is None:
-        return Unread.ABSENT
-    if not isinstance(payload, bytes) or not 0 < len(payload) <= MAX_PAYLOAD:
-        raise MalformedError("a payload is empty or too large")
+        return Unreadable(Unread.ABSENT, "its payload is not written yet")
+    if not isinstance(payload, bytes) or not payload:
+        raise MalformedError("the payload is empty")
+    if len(payload) > MAX_PAYLOAD:
+        raise MalformedError(f"the payload has {len(payload)} bytes, and this agent takes {MAX_PAYLOAD}")
     return SecretMetadata(name, version, len(payload), content_type, created, expires), payload
+
+
+def _content_type(untrusted: object) -> str:
+    """Return the type that the payload was stored with, for people and applications."""
+    stored = untrusted_json.mapping(untrusted, "content_types").get("default")
+    text = untrusted_json.text(stored, "the content type", CONTENT_TYPE_CHARACTERS)
+    if not _MEDIA_TYPE.fullmatch(text):
+        raise MalformedError("the content type is none")
+    return text
 
 
 def _time(untrusted: object) -> float | None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import time
 from typing import TYPE_CHECKING, Final
-from urllib.parse import urlsplit
 
 from keystoneauth1.session import Session
 
@@ -17,28 +16,25 @@ from agent import __version__
 from agent.config.beacon import shown
 from agent.core.errors import CloudError, Failure, Fault, Step
 from agent.core.wire_watch import LOOK_S
-from agent.fetch import classify, login
+from agent.fetch import classify, login, token_state
 from agent.fetch.transport import Transport
-from common import untrusted_json
-from common.places import DEFAULT_PORTS
+from common import addresses, untrusted_json
 
 if TYPE_CHECKING:
     import requests
 
     from agent.config.model import Config
 
-SERVICE_TYPE: Final = "object-store"
-
 
 class Token:
     """One token for one URL. ``logins`` counts requests to Keystone."""
 
-    def __init__(self, config: Config, url: str, token_state: bytes) -> None:
+    def __init__(self, config: Config, url: str, kept: bytes) -> None:
         """Raise CloudError where the credential can't be read; nothing is sent yet."""
         self._config: Final = config
         self._url: Final = url
         self._login: Final = login.prepare(config.keystone, os.environ)
-        login.adopt(self._login, token_state)
+        login.adopt(self._login, token_state.decode(kept, self._login.holder))
         self.logins = 0
 
     def get(self) -> str:
@@ -52,14 +48,14 @@ class Token:
         try:
             with transport.session() as session:
                 access = self._login.plugin.get_access(self._session(session))
-            endpoints = access.service_catalog.get_endpoints_data(service_type=SERVICE_TYPE)
+            endpoints = access.service_catalog.get_endpoints_data(service_type=login.OBJECT_STORE)
             token = str(access.auth_token)
         except Exception as error:  # noqa: BLE001  # the edge: nothing of a library's error may leave
-            failure = classify.failure(error, transport)
+            failure = classify.failure(error, transport.answer)
         self.logins += sum(transport.calls()["keystone"].values())
         if failure is not None:
             raise CloudError(failure)
-        urls = [str(endpoint.url) for endpoint in endpoints.get(SERVICE_TYPE, ())]
+        urls = [str(endpoint.url) for endpoint in endpoints.get(login.OBJECT_STORE, ())]
         if origin(self._url) not in map(origin, urls):
             raise CloudError(self._foreign())
         return token
@@ -86,10 +82,6 @@ class Token:
 
 
 def origin(untrusted_url: str) -> tuple[str, str, int] | None:
-    """Return scheme, host and port (RFC 6454), or None where it has none."""
-    try:
-        parts = urlsplit(untrusted_url)
-        port = parts.port or DEFAULT_PORTS[parts.scheme]
-    except (ValueError, KeyError):
-        return None
-    return (parts.scheme, parts.hostname, port) if parts.hostname else None
+    """Return scheme, host and port of a URL, whatever its query, or None where it has none."""
+    address = addresses.parse(untrusted_url.partition("?")[0])
+    return address.origin if address else None

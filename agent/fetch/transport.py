@@ -1,16 +1,15 @@
 """The only way out: one requests session whose every answer is bounded, whole and judged.
 
 Owns the deadline of the cycle, the count of calls by service and outcome, and what was tried last.
-Invariants: no body is longer than :data:`MAX_BODY`; a body that is shorter than announced, or compressed, or
-of unknown length is refused; no redirect is followed; nothing comes from the environment (proxies, CA
-bundles, .netrc): a variable left by somebody else must not decide to whom a credential is sent, and the
-agent's file has no proxy setting.
+Invariants: no body is longer than a bound; only an answer that is whole (agent/fetch/framing.py) and is what
+the API promises (agent/fetch/verdict.py) is a success; no redirect is followed; nothing comes from the
+environment (proxies, CA bundles, .netrc): a variable left by somebody else must not decide to whom a
+credential is sent, and the agent's file has no proxy setting.
 Failures below HTTP and refusals leave as :class:`CloudError`, raised outside the ``except`` block.
 """
 
 from __future__ import annotations
 
-import contextlib
 import http.client
 import io
 import threading
@@ -19,19 +18,18 @@ from typing import TYPE_CHECKING, Any, Final
 
 import requests
 import urllib3
-from requests.adapters import HTTPAdapter
 
 from agent.core.errors import CloudError, Failure, Fault, Step
 from agent.core.wire_fields import no_calls
 from agent.fetch import classify
-from agent.fetch.verdict import Answer, skew_of
-from common import untrusted_json
+from agent.fetch.connections import RacedAdapter, UnusableBodyError, whole_body
+from agent.fetch.verdict import Answer, promise, skew_of
+from common import addresses, untrusted_json
 
 if TYPE_CHECKING:
     from agent.config.model import FetchSettings
     from agent.core.wire_fields import Calls
 
-MAX_BODY: Final = 1024 * 1024
 _SERVICE: Final = {True: "keystone", False: "barbican"}  # by whether a request goes to Keystone
 _LIBRARY_ERRORS: Final = (
     requests.RequestException,
@@ -39,17 +37,13 @@ _LIBRARY_ERRORS: Final = (
     http.client.HTTPException,
     OSError,
 )
-_CUT_OFF: Final = (
-    urllib3.exceptions.ProtocolError,
-    urllib3.exceptions.IncompleteRead,
-    http.client.IncompleteRead,
-)
 
 
 class Transport:
     """What all connections of one cycle share. ``deadline`` is on the monotonic clock (s)."""
 
     def __init__(self, auth_url: str, settings: FetchSettings, deadline: float) -> None:
+        """``auth_url`` is Keystone's address; whatever is not below it is Barbican's."""
         self.tried = ""
         """The request that was begun last, for people."""
         self.skew: float | None = None
@@ -57,7 +51,7 @@ class Transport:
         self._answers: Final = threading.local()
         self._begun: Final[list[str]] = []  # the service of each request; lists, since threads append to them
         self._answered: Final[list[tuple[str, str]]] = []  # service and outcome of each whole answer
-        self._keystone: Final = auth_url.rstrip("/") + "/"
+        self._keystone: Final = addresses.parse(auth_url)
         self._settings: Final = settings
         self._deadline = deadline
 
@@ -88,13 +82,17 @@ class Transport:
     def begin(self, request: requests.PreparedRequest) -> tuple[bool, str]:
         """Note a request that is about to be sent; return whether it goes to Keystone, and what it is."""
         url = request.url or ""
-        keystone = url.startswith(self._keystone)
+        keystone = self._is_keystone(url)
         tried = untrusted_json.printable(f"{request.method} {url}", 300)
         if time.monotonic() >= self._deadline:
             raise CloudError(late(self.tried or tried))
         self._begun.append(_SERVICE[keystone])
         self.tried = tried
         return keystone, tried
+
+    def _is_keystone(self, url: str) -> bool:
+        address = addresses.parse(url.partition("?")[0])
+        return self._keystone is not None and address is not None and self._keystone.holds(address)
 
     def calls(self) -> Calls:
         """Return the requests so far; one that has no whole answer counts as failed."""
@@ -118,7 +116,7 @@ def late(tried: str) -> Failure:
     return Failure(Step.CONNECTION, Fault.TRANSIENT, tried, advice)
 
 
-class _Adapter(HTTPAdapter):
+class _Adapter(RacedAdapter):
     """Sends one request and takes its whole answer."""
 
     def __init__(self, transport: Transport, connections: int) -> None:
@@ -128,53 +126,42 @@ class _Adapter(HTTPAdapter):
     def send(self, request: requests.PreparedRequest, **options: Any) -> requests.Response:  # type: ignore[override]  # requests calls it with keywords only
         """Send a request with the cycle's own timeouts, no proxy and no client certificate."""
         keystone, tried = self._transport.begin(request)
+        step = Step.KEYSTONE if keystone else Step.BARBICAN
         failure: Failure | None = None
+        body = b""
         try:
             response = super().send(
                 request, stream=True, timeout=self._transport.timeouts(), verify=options["verify"]
             )
-            body = _body(response)
+            body = whole_body(response)
         except _LIBRARY_ERRORS as error:
-            failure = classify.network(error, tried)
-        except _UnusableBodyError as error:
-            step = Step.KEYSTONE if keystone else Step.BARBICAN
-            failure = Failure(step, Fault.TRANSIENT, tried, str(error), response.status_code)
+            failure = classify.network(error, tried, step)
+        except UnusableBodyError as error:
+            if response.ok:  # of an error the status suffices: its body only tells whose word it is
+                failure = Failure(step, Fault.TRANSIENT, tried, str(error), response.status_code)
         if failure is None:
-            now = time.time()
-            skew = skew_of(response.headers.get("Date"), now)
-            answer = Answer(keystone, tried, response.status_code, response.headers, body, skew, now)
-            self._transport.end(answer)
-            failure = answer.judge()
+            failure = self._judge(request, response, body, (keystone, tried))
         if failure is not None:
             raise CloudError(failure)
         response.raw = io.BytesIO(body)  # requests reads any file object
         return response
 
-
-class _UnusableBodyError(Exception):
-    """The body is not one that can be taken; the text is advice for people."""
-
-
-def _body(response: requests.Response) -> bytes:
-    """Return the whole body; the connection goes back to its pool, or is closed where it is refused."""
-    if response.headers.get("Content-Encoding", "identity") != "identity":
-        response.close()
-        raise _UnusableBodyError("the answer is compressed although that was not asked for")
-    announced = response.headers.get("Content-Length")
-    chunked = "Transfer-Encoding" in response.headers
-    parts: list[bytes] = []
-    size = 0
-    whole = False
-    with contextlib.suppress(*_CUT_OFF):
-        while size <= MAX_BODY and (part := response.raw.read(MAX_BODY + 1 - size, decode_content=False)):
-            parts.append(part)
-            size += len(part)
-        whole = chunked or announced in {None, str(size)}
-    if size > MAX_BODY:
-        response.close()
-        raise _UnusableBodyError(f"the answer is longer than {MAX_BODY} bytes: check the address")
-    if not whole:
-        raise _UnusableBodyError("the answer was cut off on the way")
-    if announced is None and not chunked and response.ok and size:
-        raise _UnusableBodyError("the answer tells no length, so it can't be known to be whole")
-    return b"".join(parts)
+    def _judge(
+        self,
+        request: requests.PreparedRequest,
+        response: requests.Response,
+        body: bytes,
+        asked: tuple[bool, str],
+    ) -> Failure | None:
+        now = time.time()
+        answer = Answer(
+            *asked,
+            promise(request.method or "", request.headers.get("Accept", "")),
+            response.status_code,
+            response.headers,
+            body,
+            skew_of(response.headers.get("Date"), now),
+            now,
+        )
+        self._transport.end(answer)
+        return answer.judge()

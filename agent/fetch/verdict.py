@@ -1,7 +1,8 @@
 """What an HTTP answer of Keystone or Barbican means for the secrets that are held: a pure judgement.
 
 Access was taken away only where the service itself says so, in its own form: a 401, 403 or 404 page of some
-front end on the way is a fault of the way, on which nothing is dropped.
+front end on the way is a fault of the way, on which nothing is dropped. Likewise only what the API promises
+for a call is its success: a page of a front end is none, whatever its status.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 CLOCK_TOLERANCE_S: Final = 300.0
 _REQUEST_ID: Final = re.compile(r"req-[0-9a-f-]{36}")  # finds the request in the services' own logs
 
+_IN_BETWEEN: Final = "check the address and what is in between, as a proxy with a page of its own"
 _AGAIN: Final = "the service's own log tells why"
 _GONE: Final = (
     "the credential has expired, was revoked or deleted, its id is wrong, or its user is disabled: "
@@ -38,11 +40,40 @@ _SECOND_401: Final = (
 
 
 @dataclass(frozen=True, slots=True)
+class Promise:
+    """What the API promises for a call that succeeds; anything else below 300 is no success."""
+
+    status: int
+    media_type: str
+
+    def broken_by(self, status: int, content_type: str) -> str | None:
+        """Return how an answer differs from what was promised, or None. Parameters as charset are ignored."""
+        if status != self.status:
+            return f"it answered {status} where only {self.status} is a success"
+        if not self.media_type or content_type.partition(";")[0].strip().lower() != self.media_type:
+            return f"what it answered is not {self.media_type or 'of a type that was asked for'}"
+        return None
+
+
+def promise(method: str, untrusted_accept: str) -> Promise:
+    """Return what is promised for a request: what it asked for, and 201 where it makes something.
+
+    Keystone and Barbican answer in the one type that was asked for (Identity API v3, Key Manager API v1); a
+    payload that is asked for as octets comes as octets, whatever the type of the secret.
+    """
+    return Promise(201 if method == "POST" else 200, untrusted_accept.strip().lower())
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
-    """One HTTP answer, its body whole. ``skew`` is the service's clock less ours (s), where it told it."""
+    """One HTTP answer, its body whole; empty where that of an error was not.
+
+    ``skew`` is the service's clock less ours (s), where it told it.
+    """
 
     keystone: bool
     tried: str
+    promise: Promise
     status: int
     headers: Mapping[str, str]
     body: bytes
@@ -55,7 +86,8 @@ class Answer:
         That is also so for Barbican's 401, after which keystoneauth1 logs in again.
         """
         if self.status < 300:  # noqa: PLR2004  # HTTP
-            return None
+            broken = self._broken()
+            return self._failure(self._step, Fault.TRANSIENT, f"{broken}: {_IN_BETWEEN}") if broken else None
         own = self._service_says_so()
         if self.keystone:
             return self._keystone(denied=own and self.status in {401, 404})
@@ -67,9 +99,16 @@ class Answer:
 
     def outcome(self) -> str:
         """Return what it counts as (see OUTCOMES in agent/core/wire_fields.py)."""
-        if self.status < 300:  # noqa: PLR2004  # HTTP
+        if self._broken() is None:
             return "ok"
         return "refused" if self.status in {401, 403, 404} else "failed"
+
+    def _broken(self) -> str | None:
+        return self.promise.broken_by(self.status, self.headers.get("Content-Type", ""))
+
+    @property
+    def _step(self) -> Step:
+        return Step.KEYSTONE if self.keystone else Step.BARBICAN
 
     def second_401(self) -> Failure:
         """Return what it means when Barbican refuses a fresh token."""
@@ -101,7 +140,7 @@ class Answer:
         Keystone: ``{"error": {"code": …}}``; Barbican: ``{"code": …, "title": …}``; keystonemiddleware:
         either, or WWW-Authenticate: Keystone.
         """
-        if self.status == 401 and self.headers.get("WWW-Authenticate", "").startswith("Keystone"):  # noqa: PLR2004
+        if self.status == 401 and self.headers.get("WWW-Authenticate", "").lower().startswith("keystone"):  # noqa: PLR2004
             return True
         try:
             untrusted = json.loads(self.body)

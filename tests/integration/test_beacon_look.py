@@ -164,6 +164,21 @@ def _nonsense(handler: Handler) -> None:
     handler.close_connection = True
 
 
+def _framed(*headers: tuple[str, str]) -> Callable[[Handler], None]:
+    """Answer three bytes with these headers for their length, and close."""
+
+    def fault(handler: Handler) -> None:
+        handler.send_response(200)
+        for name, value in headers:
+            handler.send_header(name, value)
+        handler.end_headers()
+        chunked = ("Transfer-Encoding", "chunked") in headers
+        handler.wfile.write(b"3\r\none\r\n0\r\n\r\n" if chunked else b"one")
+        handler.close_connection = True
+
+    return fault
+
+
 def _answer(status: int, body: bytes = b"<html>sorry</html>", **headers: str) -> Callable[[Handler], None]:
     return lambda handler: handler.answer(status, body, **headers)
 
@@ -183,7 +198,13 @@ def _answer(status: int, body: bytes = b"<html>sorry</html>", **headers: str) ->
         (_endless, Step.BEACON, 200, "longer than 4096 bytes"),
         (_truncated, Step.CONNECTION, None, "broke off"),
         (_reset, Step.CONNECTION, None, "connection"),
-        (_nonsense, Step.CONNECTION, None, "broke off"),
+        (_nonsense, Step.CONNECTION, None, "not HTTP"),
+        (_answer(200, b"<html>", Content_Type="text/html; charset=utf-8"), Step.BEACON, 200, "a page came"),
+        (_framed(), Step.BEACON, 200, "no length"),
+        (_framed(("Content-Length", "3"), ("Transfer-Encoding", "chunked")), Step.BEACON, 200, "two lengths"),
+        (_framed(("Transfer-Encoding", "gzip")), Step.BEACON, 200, "not asked for"),
+        (_framed(("Content-Length", "1")), Step.CONNECTION, None, "more bytes"),
+        (_framed(("Content-Length", "3"), ("Content-Length", "3")), Step.BEACON, 200, "not a number"),
     ],
 )
 def test_faults_are_told_and_nothing_of_them_is_taken(

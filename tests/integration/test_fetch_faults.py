@@ -20,7 +20,7 @@ from agent.core.rotation import Entry, Unread
 from common.names import SecretName, Version
 from lab.testbed.fakes import faults
 from lab.testbed.fakes.cloud import VPS, FakeCloud, FakeSecret, Handler
-from lab.testbed.fakes.fetching import Fetch
+from lab.testbed.fakes.fetching import Fetch, configure
 from lab.testbed.fakes.tls import tls_context
 
 if TYPE_CHECKING:
@@ -37,23 +37,6 @@ def cloud() -> Iterator[FakeCloud]:
     """A healthy cloud."""
     with FakeCloud() as made:
         yield made
-
-
-def configure(cloud: FakeCloud, directory: Path, extra: str = "", /, **changes: str) -> Fetch:
-    """Write a configuration for the cloud, with the credential in a private file."""
-    credential = directory / "credential"
-    credential.write_text(cloud.credential + "\n")
-    credential.chmod(0o400)
-    lines = {
-        "auth_url": cloud.auth_url,
-        "application_credential_id": "0123456789abcdef",
-        "credential_file": str(credential),
-    } | changes
-    keystone = "\n".join(f'{key} = "{value}"' for key, value in lines.items() if value)
-    path = directory / "agent.toml"
-    head = f'vps_id = "{VPS}"\ncontainer = "{cloud.container}"\n'
-    path.write_text(f'{head}[keystone]\n{keystone}\n{extra}[log]\nlevel = "debug"\n')
-    return Fetch(path, cloud.container)
 
 
 def test_a_healthy_cloud_is_read(cloud: FakeCloud, tmp_path: Path) -> None:
@@ -134,10 +117,10 @@ CASES: dict[str, Case] = {
     "keystone 500": ("keystone", faults.refused(500), Step.KEYSTONE, TRANSIENT, 500),
     "keystone 503": ("keystone", faults.page(503, Retry_After="7"), Step.KEYSTONE, TRANSIENT, 503),
     "keystone HTML": ("keystone", faults.page(200), Step.KEYSTONE, TRANSIENT, 200),
-    "keystone {}": ("keystone", faults.content(b"{}"), Step.KEYSTONE, TRANSIENT, 200),
-    "keystone token": ("keystone", faults.content(b'{"token": {}}'), Step.KEYSTONE, TRANSIENT, 200),
-    "keystone list": ("keystone", faults.content(b"[1]"), Step.KEYSTONE, TRANSIENT, 200),
-    "keystone truncated": ("keystone", faults.truncated, Step.KEYSTONE, TRANSIENT, 200),
+    "keystone {}": ("keystone", faults.content(b"{}"), Step.KEYSTONE, TRANSIENT, 201),
+    "keystone token": ("keystone", faults.content(b'{"token": {}}'), Step.KEYSTONE, TRANSIENT, 201),
+    "keystone list": ("keystone", faults.content(b"[1]"), Step.KEYSTONE, TRANSIENT, 201),
+    "keystone truncated": ("keystone", faults.truncated, Step.KEYSTONE, TRANSIENT, 201),
     "keystone endless": ("keystone", faults.endless, Step.KEYSTONE, TRANSIENT, 200),
     "keystone redirect": ("keystone", faults.page(302, Location="/x"), Step.KEYSTONE, TRANSIENT, 302),
     "keystone hangs up": ("keystone", faults.hanging_up, Step.CONNECTION, TRANSIENT, None),
@@ -152,7 +135,7 @@ CASES: dict[str, Case] = {
     "barbican 429": ("/containers/", faults.refused(429, Retry_After="7"), Step.BARBICAN, TRANSIENT, 429),
     "barbican 500": ("/containers/", faults.refused(500), Step.BARBICAN, TRANSIENT, 500),
     "barbican 503": ("/containers/", faults.page(503, Retry_After="7"), Step.BARBICAN, TRANSIENT, 503),
-    "barbican HTML": ("/containers/", faults.page(200), Step.BARBICAN, TRANSIENT, None),
+    "barbican HTML": ("/containers/", faults.page(200), Step.BARBICAN, TRANSIENT, 200),
     "barbican truncated": ("/containers/", faults.truncated, Step.BARBICAN, TRANSIENT, 200),
     "barbican endless": ("/containers/", faults.endless, Step.BARBICAN, TRANSIENT, 200),
     "barbican lengthless": ("/containers/", faults.lengthless, Step.BARBICAN, TRANSIENT, 200),
@@ -315,7 +298,8 @@ CONTAINERS: list[tuple[str, Callable[[dict[str, Any]], object]]] = [
     ("no secret_ref", lambda made: made["secret_refs"][0].pop("secret_ref")),
     ("ref is a number", lambda made: made["secret_refs"][0].update(secret_ref=1)),
     ("ref without UUID", lambda made: made["secret_refs"][0].update(secret_ref="http://x/v1/secrets/a")),
-    ("upper-case UUID", lambda made: made["secret_refs"][0].update(secret_ref="/" + "A" * 36)),
+    ("name is a number", lambda made: made["secret_refs"][0].update(name=1)),
+    ("no name", lambda made: made["secret_refs"][0].pop("name")),
 ]
 
 
@@ -334,7 +318,7 @@ def test_a_container_that_is_none(
 
 
 def test_foreign_entries_are_reported_and_never_read(cloud: FakeCloud, tmp_path: Path) -> None:
-    """An entry with another prefix, or whose secret has another's name, is none of ours."""
+    """An entry with another prefix is none of ours; one whose secret has another's name is listed, unread."""
     own = cloud.add(f"{VPS}/JWT_SECRET")
     prefix = cloud.add("vps-prod-002/JWT_SECRET")
     similar = cloud.add("vps-prod-0010/JWT_SECRET")
@@ -344,57 +328,20 @@ def test_foreign_entries_are_reported_and_never_read(cloud: FakeCloud, tmp_path:
     swapped = cloud.add(f"{VPS}/SMTP", own_name=f"{VPS}/S3")
     ran = configure(cloud, tmp_path)()
     assert list(ran.reading.read) == [own.version]
-    assert [entry.version for entry in ran.reading.entries] == [own.version]
-    assert sorted(ran.reply.rejected) == sorted(
-        [
-            "vps-prod-002/JWT_SECRET",
-            "vps-prod-0010/JWT_SECRET",
-            "vps-prod-002/\\x1b[2J",
-            f"{VPS}/",
-            f"{VPS}/DATABASE_URL (its secret is named vps-prod-002/DATABASE_URL)",
-            f"{VPS}/SMTP (its secret is named {VPS}/S3)",
-        ]
+    assert ran.reading.unread == dict.fromkeys((named.version, swapped.version), Unread.FAILED)
+    assert {entry.version for entry in ran.reading.entries} == {own.version, *ran.reading.unread}
+    assert ran.reply.rejected == (
+        *("vps-prod-002/JWT_SECRET", "vps-prod-0010/JWT_SECRET", "vps-prod-002/\\x1b[2J", f"{VPS}/"),
     )
+    misnamed = "was not read: its secret is named"
+    assert [notice.partition(": list it")[0] for notice in ran.reply.notices] == [
+        f"{VPS}/DATABASE_URL {misnamed} vps-prod-002/DATABASE_URL",
+        f"{VPS}/SMTP {misnamed} {VPS}/S3",
+    ]
     asked = " ".join(cloud.paths("barbican"))
     assert not any(secret.version in asked for secret in (prefix, similar, control, nameless))
     assert not any(f"{secret.version}/payload" in asked for secret in (named, swapped))
     assert not ran.leaks(cloud.canaries)
-
-
-@pytest.mark.parametrize(
-    "ref",
-    [
-        "http://elsewhere.invalid/v1/secrets/{}",
-        "https://localhost/v1/secrets/{}",
-        "http://user@localhost:1/v1/secrets/{}",
-        "/v1/secrets/{}",
-        "file:///v1/secrets/{}",
-        "http://localhost:x/{}",
-    ],
-)
-def test_a_reference_to_another_host_is_not_followed(cloud: FakeCloud, tmp_path: Path, ref: str) -> None:
-    """It is listed, so that a former version is kept, and reported; nothing is requested for it."""
-    odd = cloud.add(f"{VPS}/JWT_SECRET", ref=ref)
-    good = cloud.add(f"{VPS}/DATABASE_URL")
-    ran = configure(cloud, tmp_path)()
-    assert list(ran.reading.read) == [good.version]
-    assert ran.reading.unread == {odd.version: Unread.FAILED}
-    assert len(ran.reading.entries) == 2
-    assert ran.reply.rejected == (f"{VPS}/JWT_SECRET (its reference points to another address)",)
-    assert odd.version not in " ".join(cloud.paths("barbican"))
-
-
-def test_references_may_point_where_the_configured_one_does(cloud: FakeCloud, tmp_path: Path) -> None:
-    """Barbican's host_href need not be the catalog's address: then the operator gives the reference."""
-    made = cloud.add(f"{VPS}/JWT_SECRET", ref="https://href.invalid/v1/secrets/{}")
-    fetch = configure(cloud, tmp_path)
-    text = fetch.config.read_text()
-    fetch.config.write_text(
-        text.replace(f'"{cloud.container}"', f'"https://href.invalid/v1/containers/{cloud.container}"')
-    )
-    ran = fetch()
-    assert list(ran.reading.read) == [made.version]
-    assert not ran.reply.rejected
 
 
 def test_double_names_are_read_only_when_asked(cloud: FakeCloud, tmp_path: Path) -> None:
@@ -459,8 +406,15 @@ def test_what_goes_on_meanwhile_is_for_the_next_cycle(cloud: FakeCloud, tmp_path
         ("{}", faults.refused(403), Unread.DENIED),
         ("{}", faults.page(200), Unread.FAILED),
         ("{}", faults.content(b"[]"), Unread.FAILED),
-        ("{}", faults.content(b'{"name": 1}'), None),
-        ("{}", faults.content(b'{"name": "vps-prod-001/A"}'), Unread.ABSENT),
+        ("{}", faults.content(b"{}"), Unread.FAILED),
+        ("{}", faults.content(b'{"name": 1}'), Unread.FAILED),
+        ("{}", faults.content(b'{"name": "vps-prod-002/A"}'), Unread.FAILED),
+        ("{}", faults.content(b'{"name": "vps-prod-001/A"}'), Unread.FAILED),
+        (
+            "{}",
+            faults.content(b'{"name": "vps-prod-001/A", "created": "2026-11-01T00:00:00"}'),
+            Unread.ABSENT,
+        ),
         ("{}", faults.content(b'{"name": "vps-prod-001/A", "content_types": 1}'), Unread.FAILED),
         (
             "{}",
@@ -479,14 +433,17 @@ def test_one_secret_that_cant_be_read(
     tmp_path: Path,
     part: str,
     fault: Callable[[AnsweringHandler], None],
-    reason: Unread | None,
+    reason: Unread,
 ) -> None:
-    """The others are read all the same, and the reason is told."""
+    """The others are read all the same; it stays listed, and the reason is reported by its name."""
     bad, good = cloud.add(f"{VPS}/A"), cloud.add(f"{VPS}/B")
     cloud.faults[part.format(bad.version)] = fault
     ran = configure(cloud, tmp_path)()
     assert list(ran.reading.read) == [good.version]
-    assert ran.reading.unread == ({bad.version: reason} if reason else {})
+    assert ran.reading.unread == {bad.version: reason}
+    assert len(ran.reading.entries) == 2
+    assert [notice.partition(" ")[0] for notice in ran.reply.notices] == [f"{VPS}/A"]
+    assert f"{VPS}/A was not read: " in ran.stderr.decode()
     assert (ran.reply.payloads[Version(good.version)] == good.payload) is True
     assert not ran.leaks(cloud.canaries)
 

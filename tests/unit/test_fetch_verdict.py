@@ -1,12 +1,14 @@
-"""agent/fetch/verdict.py and translate.py: what an answer, or an exception, means for what is held."""
+"""agent/fetch/verdict.py and classify.py: what an answer, or an exception, means for what is held."""
 
 from __future__ import annotations
 
+import http.client
 import json
 import secrets
 import socket
 import ssl
 import time
+from dataclasses import replace
 from email.utils import formatdate
 
 import pytest
@@ -19,12 +21,14 @@ from keystoneauth1 import exceptions as keystone_errors
 from agent.config.model import FetchSettings
 from agent.core.errors import CloudError, Failure, Fault, Step
 from agent.fetch import classify
+from agent.fetch.framing import FramingError
 from agent.fetch.transport import Transport
-from agent.fetch.verdict import Answer, clock_hint, retry_after_of, skew_of
+from agent.fetch.verdict import Answer, Promise, clock_hint, promise, retry_after_of, skew_of
 from common.untrusted_json import MalformedError
 
 NOW = 1_795_000_000.0
 CANARY = secrets.token_hex(16)
+PROMISED = Promise(200, "application/json")
 
 
 def answer(status: int, body: object = None, *, keystone: bool = False, **headers: str) -> Answer:
@@ -33,7 +37,7 @@ def answer(status: int, body: object = None, *, keystone: bool = False, **header
         body = {"error": {"code": status}} if keystone else {"code": status, "title": CANARY}
     encoded = body if isinstance(body, bytes) else json.dumps(body).encode()
     named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return Answer(keystone, "GET http://x/", status, named, encoded, None, NOW)
+    return Answer(keystone, "GET http://x/", PROMISED, status, named, encoded, None, NOW)
 
 
 @given(st.integers(100, 599), st.binary(max_size=50), st.booleans())
@@ -62,6 +66,49 @@ def test_every_refusal_is_judged(status: int, keystone: bool) -> None:  # noqa: 
     assert failure.status == status
     assert (failure.fault is Fault.DENIED) is (status in ({401, 404} if keystone else {403, 404}))
     assert (CANARY in str(failure)) is False
+
+
+@given(st.integers(100, 299), st.booleans())
+def test_only_the_promised_status_is_a_success(status: int, keystone: bool) -> None:  # noqa: FBT001
+    """Everything else below 300 is malformed: nothing is known by it, and nothing is dropped for it."""
+    made = answer(status, {}, keystone=keystone, Content_Type="application/json")
+    failure = made.judge()
+    assert (failure is None) is (status == 200) is (made.outcome() == "ok")
+    if failure is not None:
+        assert failure.fault is Fault.TRANSIENT
+        assert failure.step is (Step.KEYSTONE if keystone else Step.BARBICAN)
+        assert (failure.status, str(status) in failure.advice) == (status, True)
+
+
+@pytest.mark.parametrize(
+    ("promised", "received", "good"),
+    [
+        ("application/json", "application/json", True),
+        ("application/json", "Application/JSON; charset=UTF-8", True),
+        ("application/json", "application/json;charset=utf-8", True),
+        ("application/json", "text/html", False),
+        ("application/json", "text/html; x=application/json", False),
+        ("application/json", "application/jsonp", False),
+        ("application/json", "application/json, text/html", False),
+        ("application/json", "", False),
+        ("application/octet-stream", "application/octet-stream", True),
+        ("application/octet-stream", "text/html", False),
+        ("application/octet-stream", "text/plain; charset=utf-8", False),
+        ("application/octet-stream", "multipart/byteranges; boundary=x", False),
+        ("application/octet-stream", "*/*", False),
+        ("", "", False),
+    ],
+)
+def test_only_the_type_that_was_asked_for_is_a_success(promised: str, received: str, *, good: bool) -> None:
+    """A login page of a proxy is no secret, with whatever status it comes."""
+    made = replace(answer(200, {}, Content_Type=received), promise=promise("GET", promised))
+    assert (made.judge() is None) is good is (made.outcome() == "ok")
+
+
+def test_what_makes_something_answers_201() -> None:
+    """Keystone's token; all else is 200."""
+    assert promise("POST", "application/json") == Promise(201, "application/json")
+    assert promise("GET", "application/octet-stream") == Promise(200, "application/octet-stream")
 
 
 def test_middleware_names_itself_in_a_header() -> None:
@@ -134,8 +181,12 @@ def test_network_errors_are_told_apart() -> None:
         (ConnectionRefusedError(111, CANARY), Step.CONNECTION, "ECONNREFUSED"),
         (TimeoutError(CANARY), Step.CONNECTION, "in time"),
         (OSError(CANARY), Step.CONNECTION, "broke off"),
+        (http.client.RemoteDisconnected(CANARY), Step.CONNECTION, "broke off"),
+        (http.client.BadStatusLine(CANARY), Step.BARBICAN, "not HTTP"),
+        (http.client.LineTooLong("header line"), Step.BARBICAN, "not HTTP"),
+        (FramingError("a header of the answer is malformed"), Step.BARBICAN, "a header of the answer"),
     ):
-        failure = classify.network(wrapped(error), "GET x")
+        failure = classify.network(wrapped(error), "GET x", Step.BARBICAN)
         assert (failure.step, failure.fault) == (step, Fault.TRANSIENT)
         assert text in failure.advice
         assert (CANARY in str(failure)) is False
@@ -145,7 +196,7 @@ def test_a_loop_of_causes_ends() -> None:
     """Exceptions may name each other."""
     one, two = OSError(), OSError()
     one.__cause__, two.__cause__ = two, one
-    assert classify.network(one, "x").step is Step.CONNECTION
+    assert classify.network(one, "x", Step.BARBICAN).step is Step.CONNECTION
 
 
 def test_other_errors_are_told_by_their_type_alone() -> None:
@@ -162,12 +213,12 @@ def test_other_errors_are_told_by_their_type_alone() -> None:
         (KeyError(CANARY), Step.FETCH),
         (ValueError(CANARY), Step.FETCH),
     ):
-        failure = classify.failure(error, transport)
+        failure = classify.failure(error, transport.answer)
         assert (failure.step, failure.fault) == (step, Fault.TRANSIENT)
         assert (CANARY in str(failure)) is False
     assert classify.failure(RuntimeError(CANARY), None).step is Step.FETCH
     transport.end(answer(401))
-    second = classify.failure(KeyError("title"), transport)
+    second = classify.failure(KeyError("title"), transport.answer)
     assert (second.step, second.fault, second.status) == (Step.PERMISSION, Fault.DENIED, 401)
     transport.end(answer(201, {}, keystone=True))
-    assert classify.failure(KeyError("X-Subject-Token"), transport).step is Step.KEYSTONE
+    assert classify.failure(KeyError("X-Subject-Token"), transport.answer).step is Step.KEYSTONE

@@ -77,10 +77,7 @@ IMPURE_METHODS: Final = {
 }
 # fmt: on
 # Two circles that are being cut.
-KNOWN_CIRCLES: Final = (
-    {"agent.fetch.classify", "agent.fetch.transport"},
-    {"agent.serve.http.connection", "agent.serve.http.server"},
-)
+KNOWN_CIRCLES: Final = ({"agent.serve.http.connection", "agent.serve.http.server"},)
 
 
 def modules() -> dict[str, ast.Module]:

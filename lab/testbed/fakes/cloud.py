@@ -63,12 +63,12 @@ class Handler(AnsweringHandler):
     def respond(self) -> None:
         """Answer, or do what the fault says."""
         cloud = self.server.cloud
-        cloud.requests.append((self.server.service, self.command, self.path))
+        cloud.requests.append((self.service, self.command, self.path))
         for part, fault in cloud.faults.items():
-            if part in f"{self.server.service} {self.path}":
+            if part in f"{self.service} {self.path}":
                 fault(self)
                 return
-        if self.server.service == "keystone":
+        if self.service == "keystone":
             cloud.keystone(self)
         else:
             cloud.barbican(self)
@@ -78,9 +78,10 @@ class Server(http.server.ThreadingHTTPServer):
     """One of the two services."""
 
     daemon_threads = True
+    handler: type[Handler] = Handler
 
     def __init__(self, cloud: FakeCloud, service: str, context: ssl.SSLContext | None) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
+        super().__init__((cloud.host, 0), self.handler)
         self.cloud, self.service = cloud, service
         self.address = f"{'https' if context else 'http'}://localhost:{self.server_port}"
         if context:
@@ -99,15 +100,20 @@ class Server(http.server.ThreadingHTTPServer):
 
 
 class FakeCloud:
-    """Both services, one account, one container. Use as a context manager."""
+    """Both services at ``host``, one account, one container. Use as a context manager."""
 
-    def __init__(self, context: ssl.SSLContext | None = None) -> None:
+    def __init__(self, context: ssl.SSLContext | None = None, host: str = "127.0.0.1") -> None:
+        self.host = host
         self.credential = secrets.token_hex(16)
         self.token = secrets.token_hex(16)
         self.container = str(uuid.uuid4())
         self.requests: list[tuple[str, str, str]] = []
         self.faults: dict[str, Fault] = {}
         self.clock_ahead = 0.0
+        self.credential_expires: str | None = None
+        """As Keystone would tell it of the application credential; None: it is not one."""
+        self.token_members: dict[str, object] = {}
+        """What a token has besides, such as another catalog."""
         self.released = threading.Event()
         """Set at the end: whatever hangs goes on."""
         self.entries: list[dict[str, object]] = []
@@ -147,7 +153,11 @@ class FakeCloud:
         return [path for where, _, path in self.requests if where == service]
 
     def keystone(self, handler: Handler) -> None:
-        """Log in, by whichever method, with the one credential."""
+        """Log in, by whichever method, with the one credential; tell when it expires."""
+        if handler.command == "GET":
+            credential = {"id": handler.path.rpartition("/")[2], "expires_at": self.credential_expires}
+            handler.answer(200, json.dumps({"application_credential": credential}).encode())
+            return
         asked = json.loads(handler.body)["auth"]["identity"]
         method = asked[asked["methods"][0]]
         given = method.get("secret") or method.get("user", {}).get("password")
@@ -169,7 +179,10 @@ class FakeCloud:
                 }
             ],
         }
-        handler.answer(201, json.dumps({"token": token}).encode(), X_Subject_Token=self.token)
+        if self.credential_expires is not None:
+            token["application_credential"] = {"id": method["id"], "name": "n", "restricted": True}
+        body = json.dumps({"token": token | self.token_members}).encode()
+        handler.answer(201, body, X_Subject_Token=self.token)
 
     def barbican(self, handler: Handler) -> None:
         """Answer the container, the list, metadata and payload."""

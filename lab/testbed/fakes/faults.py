@@ -36,9 +36,15 @@ def page(status: int, **headers: str) -> Fault:
     return lambda handler: handler.answer(status, b"<html>sorry</html>", "text/html", **headers)
 
 
-def content(body: bytes) -> Fault:
-    """Answer 200 and any body."""
-    return lambda handler: handler.answer(200, body)
+def content(body: bytes, kind: str = "", status: int = 0, **headers: str) -> Fault:
+    """Answer any body, with the status and the type of a success unless others are given."""
+
+    def fault(handler: AnsweringHandler) -> None:
+        success = 201 if handler.command == "POST" else 200
+        octets = "application/octet-stream" if handler.path.endswith("/payload") else "application/json"
+        handler.answer(status or success, body, kind or octets, **headers)
+
+    return fault
 
 
 def hanging(handler: AnsweringHandler) -> None:
@@ -62,9 +68,19 @@ def hanging_up(handler: AnsweringHandler) -> None:
     handler.close_connection = True
 
 
+def raw(*lines: bytes, body: bytes = b"") -> Fault:
+    """Answer these very bytes: status line and headers without their ends, then the body; then hang up."""
+
+    def fault(handler: AnsweringHandler) -> None:
+        handler.wfile.write(b"".join(line + b"\r\n" for line in (*lines, b"")) + body)
+        handler.close_connection = True
+
+    return fault
+
+
 def truncated(handler: AnsweringHandler) -> None:
     """Announce more than is sent."""
-    handler.send_response(200)
+    handler.send_response(201 if handler.command == "POST" else 200)
     handler.send_header("Content-Length", "1000")
     handler.end_headers()
     handler.wfile.write(b'{"name": "')

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from agent.core.errors import Failure
     from agent.core.rotation import Reading
     from common.names import Version
+    from lab.testbed.fakes.cloud import FakeCloud
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,8 @@ class Fetch:
     vps_id: str = VPS
     environ: Mapping[str, str] = field(default_factory=dict)
     inherited: tuple[int, ...] = ()
+    prefix: tuple[str, ...] = ()
+    """A command that runs it, as in other namespaces."""
 
     def __call__(
         self,
@@ -73,7 +76,7 @@ class Fetch:
         """Make one cycle; it must end well within the time that serve would wait."""
         request = wire.Request(secrets.token_hex(16), known, reads_doubles, timeout, token_state)
         done = subprocess.run(
-            [sys.executable, "-m", "agent.fetch", "--config", self.config],
+            [*self.prefix, sys.executable, "-m", "agent.fetch", "--config", self.config],
             input=wire.encode_request(request),
             capture_output=True,
             env=dict(os.environ) | dict(self.environ),
@@ -86,3 +89,20 @@ class Fetch:
         reply = wire.decode_reply(done.stdout, request, self.vps_id, self.container)
         header = done.stdout[wire.PREFIX_BYTES : wire.PREFIX_BYTES + length]
         return Ran(reply, done.returncode, done.stderr, header)
+
+
+def configure(cloud: FakeCloud, directory: Path, extra: str = "", /, **changes: str) -> Fetch:
+    """Write a configuration for the cloud, with the credential in a private file."""
+    credential = directory / "credential"
+    credential.write_text(cloud.credential + "\n")
+    credential.chmod(0o400)
+    lines = {
+        "auth_url": cloud.auth_url,
+        "application_credential_id": "0123456789abcdef",
+        "credential_file": str(credential),
+    } | changes
+    keystone = "\n".join(f'{key} = "{value}"' for key, value in lines.items() if value)
+    path = directory / "agent.toml"
+    head = f'vps_id = "{VPS}"\ncontainer = "{cloud.container}"\n'
+    path.write_text(f'{head}[keystone]\n{keystone}\n{extra}[log]\nlevel = "debug"\n')
+    return Fetch(path, cloud.container)

@@ -62,13 +62,14 @@ class Watcher:
         interval: float = 0.1,
         lifetime: float = 60.0,
         token_state: bytes = b"",
+        prefix: tuple[str, ...] = (),
     ) -> None:
         self._watch = Watch(secrets.token_hex(16), seen, interval, lifetime, token_state)
         self._ours, theirs = socket.socketpair()
         self._log = config.with_suffix(".log")
         with theirs, self._log.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "agent.fetch", "--config", str(config)],
+                [*prefix, sys.executable, "-m", "agent.fetch", "--config", str(config)],
                 stdin=theirs.fileno(),
                 stdout=theirs.fileno(),
                 stderr=log,
@@ -104,7 +105,9 @@ class Watcher:
         self.process.wait()
 
 
-def look(config: Path, seen: str | None = None, token_state: bytes = b"") -> Ended:
-    """Look once."""
-    with Watcher(config, seen, lifetime=0.0, token_state=token_state) as watcher:
+def look(
+    config: Path, seen: str | None = None, token_state: bytes = b"", prefix: tuple[str, ...] = ()
+) -> Ended:
+    """Look once; ``prefix`` is a command that runs the watcher."""
+    with Watcher(config, seen, lifetime=0.0, token_state=token_state, prefix=prefix) as watcher:
         return watcher.end()
