@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import socket
 from typing import TYPE_CHECKING
@@ -63,3 +64,22 @@ def test_a_status_in_any_script_arrives(tmp_path: Path, monkeypatch: pytest.Monk
         agent = Systemd()
         agent.waiting("https://… ключ")
         assert systemd.recv(4096).decode() == "STATUS=https://… ключ\nREADY=1"
+
+
+async def test_a_stuck_agent_is_not_said_to_be_alive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The status goes on, the watchdog gets nothing until it moves again."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(tmp_path / "notify"))
+        systemd.setblocking(False)  # noqa: FBT003  # socket's own signature
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        monkeypatch.setenv("WATCHDOG_USEC", "20000")
+        stuck = [True]
+        beating = asyncio.create_task(Systemd().beat(lambda: "as it is", lambda: stuck[0]))
+        loop = asyncio.get_running_loop()
+        assert await asyncio.wait_for(loop.sock_recv(systemd, 4096), 20) == b"STATUS=as it is"
+        assert await asyncio.wait_for(loop.sock_recv(systemd, 4096), 20) == b"STATUS=as it is"
+        stuck[0] = False
+        async with asyncio.timeout(20):
+            while await loop.sock_recv(systemd, 4096) != b"WATCHDOG=1\nSTATUS=as it is":
+                pass
+        beating.cancel()

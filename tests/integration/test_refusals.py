@@ -34,7 +34,11 @@ user = "root"
 secrets = ["*"]
 """
 DENIED = Failure(Step.PERMISSION, Fault.DENIED, "to read the container", "restore the ACL", 403)
-LIMITS = {"descriptors": resource.RLIMIT_NOFILE, "memory": resource.RLIMIT_AS}
+LIMITS = {
+    "descriptors": resource.RLIMIT_NOFILE,
+    "memory": resource.RLIMIT_AS,
+    "locked memory": resource.RLIMIT_MEMLOCK,
+}
 
 
 class Kept:
@@ -81,6 +85,8 @@ class Running:
         if kind == "descriptors":
             used = {int(path.name) for path in Path(f"/proc/{pid}/fd").iterdir()}
             lowest = next(number for number in range(max(used) + 2) if number not in used)
+        elif kind == "locked memory":
+            lowest = 0
         else:
             lowest = int(Path(f"/proc/{pid}/statm").read_text().split()[0]) * resource.getpagesize()
         before = resource.prlimit(pid, limit)

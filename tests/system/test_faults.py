@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.system.installed import AGENT, USER, VALUES
+from tests.system.installed import AGENT, APP, USER, VALUES
 
 if TYPE_CHECKING:
     from tests.system.installed import Installed
@@ -144,3 +144,64 @@ def test_the_status_line_stays_true(own: Installed) -> None:
     own.until(lambda: "connection failed" in own.show(AGENT, "StatusText"))
     own.run(f"systemctl stop {AGENT} vps-secrets-app.socket vps-secrets-control.socket")
     assert own.show(AGENT, "StatusText") in {"", "stopped"}
+
+
+READS = """
+served=0
+for i in $(seq 5000); do
+    code=$(curl --silent --output /dev/null --write-out '%{http_code}' \\
+        --unix-socket /run/vps-secrets/app.sock http://x/v1/secrets/JWT_SECRET)
+    [ "$code" = 200 ] || break
+    served=$((served + 1))
+done
+echo "$code $served"
+"""
+"""Reads until one is refused."""
+JOURNALD = "systemd-journald.service"
+SOCKETS = "systemd-journald.socket systemd-journald-dev-log.socket"
+
+
+def _until_refused(machine: Installed) -> int:
+    """Return how many reads were served until one was refused for want of a record."""
+    code, served = machine.run(READS, user=USER, timeout=300).out.split()
+    assert code == "503"
+    body = machine.run(f"{APP} http://x/v1/bundle", user=USER).out
+    assert "audit-unavailable" in body
+    return int(served)
+
+
+def _records(machine: Installed) -> int:
+    return len(machine.journal("VPS_SECRETS_ACTION=/v1/secrets/JWT_SECRET", "VPS_SECRETS_OUTCOME=served"))
+
+
+def test_a_journald_that_stands_still_and_one_that_is_stopped(own: Installed) -> None:
+    """Reads are refused, the status says why, every 200 has its record; no restart; the log lives on."""
+    own.write(f"/etc/systemd/system/{AGENT}.d/watchdog.conf", "[Service]\nWatchdogSec=4\n")
+    own.run("systemctl daemon-reload")
+    _restart(own)
+    own.until(lambda: own.reads("JWT_SECRET", VALUES["JWT_SECRET"]))
+    agent, before = own.pid(), _records(own)
+    journald = own.pid(JOURNALD)
+    own.run(f"kill -STOP {journald}")
+    try:
+        served = _until_refused(own)
+        time.sleep(9)  # twice the watchdog's time
+        assert own.pid() == agent
+        assert "no audit records" in own.show(AGENT, "StatusText")
+        assert any("no audit records" in warning for warning in own.status()["warnings"])
+    finally:
+        own.run(f"kill -CONT {journald}")
+    own.until(lambda: own.reads("JWT_SECRET", VALUES["JWT_SECRET"]))
+    own.until(lambda: _records(own) == before + served + 1)
+
+    own.run(f"systemctl stop {SOCKETS} {JOURNALD}")
+    assert _until_refused(own) == 0
+    own.run(f"systemctl start {SOCKETS} {JOURNALD}")
+    own.until(lambda: own.run(READS.replace("5000", "1"), user=USER).out.split()[0] == "200")
+    own.run(f"systemctl reload {AGENT}")
+    own.until_said("configuration loaded again", "--unit", AGENT)
+    assert own.show(AGENT, "NRestarts") == "0"
+    assert own.pid() == agent
+    own.run(f"systemctl stop {AGENT}")
+    assert own.show(AGENT, "ExecMainStatus") == "0"
+    own.until_said("stopping", "--unit", AGENT)

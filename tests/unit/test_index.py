@@ -76,6 +76,32 @@ def test_a_new_process_goes_on_where_the_former_one_died() -> None:
     assert store.snapshot.generation == 3
 
 
+def test_what_was_dropped_in_place_does_not_come_back() -> None:
+    """The file that systemd has is the same memory: a new process finds the rest, whole."""
+    former = _published()
+    files = _descriptors(former)
+    former.keep_only([A], 200.0)
+    adopted = Handover(DescriptorStore(), OWNER).adopt(files)
+    assert adopted.refused == ()
+    store = Store(Handover(DescriptorStore(), OWNER))
+    store.adopt(adopted)
+    assert store.snapshot is not None
+    assert {name: secret.reveal() for name, secret in store.snapshot.current.items()} == {A: b"third"}
+    assert not store.snapshot.previous
+    assert (store.snapshot.generation, store.changed) == (3, {A: 2, B: 3})
+    assert store.moments == Moments(5.0, None, 4.0)
+
+
+def test_what_was_wiped_does_not_come_back() -> None:
+    """Nor does a file in which a process was killed while it dropped something."""
+    former = _published()
+    files = _descriptors(former)
+    former.wipe()
+    adopted = Handover(DescriptorStore(), OWNER).adopt(files)
+    assert adopted.snapshot is None
+    assert len(adopted.refused) == 1
+
+
 @pytest.mark.parametrize(
     ("owner", "words"),
     [

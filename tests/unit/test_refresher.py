@@ -44,6 +44,32 @@ async def test_a_bug_in_what_is_told_ends_no_reading(caplog: pytest.LogCaptureFi
     assert "canary" not in caplog.text
 
 
+async def test_a_refresher_that_does_not_move_is_stuck(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cycle that never ends, against every rule; one that only takes its time is not."""
+    began = asyncio.Event()
+
+    async def hanging(request: wire.Request, config: Config) -> wire.Reply:
+        del request, config
+        began.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    state = State(load(Path("packaging/agent.toml")), (), Store(), clock.boot())
+    refresher = Refresher(state, hanging, lambda _: None)
+    assert not refresher.is_stuck()
+    task = asyncio.create_task(refresher.run())
+    await asyncio.wait_for(began.wait(), 20)
+    assert not refresher.is_stuck()
+    monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: 1e9)
+    assert refresher.is_stuck()
+    monkeypatch.undo()
+    waiting = asyncio.create_task(refresher.refresh())
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+    waiting.cancel()
+
+
 async def test_a_machine_that_was_suspended_reads_when_it_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Timers stand still meanwhile, the boot clock does not. No machine can be suspended here: it jumps."""
     cycles = asyncio.Queue[Refreshed]()

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from agent.core.errors import BODY_NOT_EXPECTED, TOO_MANY_CONNECTIONS, TOO_MANY_REQUESTS, RequestError
 from agent.serve.host import peer
+from agent.serve.host.logs import place
 from agent.serve.http.connection import Connection
 from agent.serve.http.responses import head, problem_response
 
@@ -173,7 +174,10 @@ class Server:
         for descriptor, events in self.poll.poll(0):
             connection = self._connections.get(descriptor)
             if connection is not None:
-                connection.ready(events)
+                try:
+                    connection.ready(events)
+                except Exception as error:  # noqa: BLE001  # a bug costs this connection, no other and no timer
+                    self._give_up(connection, error)
 
     def _acceptable(self) -> None:
         assert self._listener is not None  # noqa: S101  # _pause() also ends the calls of this
@@ -188,7 +192,16 @@ class Server:
                 self.loop.call_later(ACCEPT_AGAIN_S, self._accept_again, listener)
                 _log.error("no connection can be accepted for %s s: %s", ACCEPT_AGAIN_S, error.strerror)
                 return
-            self._welcome(accepted)
+            try:
+                self._welcome(accepted)
+            except Exception as error:  # noqa: BLE001  # the next one must be accepted all the same
+                _log.error("a new connection is closed because of a bug, report it: %s", place(error))
+                accepted.close()
+
+    @staticmethod
+    def _give_up(connection: Connection, error: Exception) -> None:
+        _log.error("a connection is closed because of a bug, report it: %s", place(error))
+        connection.close()
 
     def _accept_again(self, listener: socket.socket) -> None:
         if not self.draining:
@@ -205,7 +218,10 @@ class Server:
         self.traffic.connections[self.door.name] += 1
         connection = Connection(self, accepted, caller, ungranted=ungranted)
         self._connections[connection.descriptor] = connection
-        connection.begin()
+        try:
+            connection.begin()
+        except Exception as error:  # noqa: BLE001  # as in _ready
+            self._give_up(connection, error)
 
     def _turn_away(self, accepted: socket.socket) -> None:
         """Say that there are too many, and close."""
@@ -225,9 +241,12 @@ class Server:
     def _look(self) -> None:
         """End what is late, and look again when the next is due."""
         now = self.loop.time()
-        for connection in [one for one in self._connections.values() if one.deadline <= now]:
-            connection.on_deadline()
         self._timer, self._look_at = None, math.inf
+        for connection in [one for one in self._connections.values() if one.deadline <= now]:
+            try:
+                connection.on_deadline()
+            except Exception as error:  # noqa: BLE001  # as in _ready
+                self._give_up(connection, error)
         self.expect(min((one.deadline for one in self._connections.values()), default=math.inf))
 
     async def _empty(self, seconds: float) -> None:
