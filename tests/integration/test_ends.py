@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import resource
 import signal
 import threading
 from pathlib import Path
@@ -213,3 +214,21 @@ def test_an_agent_that_fails_hands_on_what_it_holds() -> None:
         running.unit.start()
         assert _all_of(connection) == b"canary"
         assert running.unit.stop() == 0
+
+
+def test_a_credential_waits_for_a_descriptor(running: Running) -> None:
+    """It is not accepted while the agent has none left, then answered."""
+    running.unit.start().until_ready()
+    assert running.unit.process is not None
+    pid = running.unit.process.pid
+    before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    used = {int(path.name) for path in Path(f"/proc/{pid}/fd").iterdir()}
+    lowest = next(number for number in range(max(used) + 2) if number not in used)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (lowest, before[1]))
+    with contextlib.closing(running.unit.load_credential("consumer.service", "A")) as connection:
+        running.unit.until(lambda: "no connection can be accepted for 1 s" in running.unit.log)
+        assert _ends_open(connection)
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
+        assert _all_of(connection) == b"canary"
+    assert "unhandled" not in running.unit.log
+    assert running.unit.stop() == 0

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import socket
 from typing import TYPE_CHECKING
 
 import pytest
 
-from agent.serve.host import outbox
+from agent.serve.host import logs, outbox
 from agent.serve.host.fdstore import DescriptorStore
 from agent.serve.host.journal import JournalSocket, StandardError
 from agent.serve.host.notify import Notice, Systemd
@@ -174,3 +175,31 @@ def test_a_line_that_could_not_be_ended_is_cut_off() -> None:
     assert (last, rest) == (b"next", b"")
     os.close(reader)
     os.close(writer)
+
+
+def test_what_was_lost_is_counted_in_the_log(
+    box: Outbox[bytes], reader: socket.socket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the next line that finds its way; no bound is silent."""
+    monkeypatch.setattr(outbox, "MAX_POSTED", 1)
+    monkeypatch.setattr(logs, "OUTBOX", box)
+    handler = logs.OutboxHandler()
+    handler.setFormatter(logs.LineFormatter(journal=True))
+
+    def log(text: str) -> None:
+        handler.emit(logging.makeLogRecord({"msg": text, "levelno": logging.INFO}))
+
+    for at in range(3):
+        log(f"line {at}")
+    found = _read(reader)
+    log("again")
+    found += _read(reader)
+    log("and again")
+    found += _read(reader)
+    texts = [message.decode().splitlines()[0] for message in found if message.startswith(b"MESSAGE=")]
+    assert texts == [
+        "MESSAGE=line 0",
+        "MESSAGE=2 messages were lost: nobody took them",
+        "MESSAGE=again",
+        "MESSAGE=and again",
+    ]

@@ -6,6 +6,7 @@ written now are written later.
 
 from __future__ import annotations
 
+import errno
 import logging
 import sys
 from typing import TYPE_CHECKING, Any, Final
@@ -16,7 +17,9 @@ if TYPE_CHECKING:
     import asyncio
     from types import TracebackType
 
+_WARNING: Final = {"levelno": logging.WARNING, "levelname": "WARNING"}
 IDENTIFIER: Final = "vps-secrets-agent"
+_REFUSED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _PRIORITIES: Final = ((logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6), (logging.DEBUG, 7))
 
 
@@ -39,10 +42,15 @@ class LineFormatter(logging.Formatter):
 
 
 class OutboxHandler(logging.Handler):
-    """Posts each message; where there is no place for it any more, it is counted only."""
+    """Posts each message; where there is no place for it any more, it is counted, which the next one says."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Post one message."""
+        """Post one message, after the count of those that were lost before it."""
+        if OUTBOX.lost and not OUTBOX.fails:
+            lost, OUTBOX.lost = OUTBOX.lost, 0
+            self.emit(
+                logging.makeLogRecord({"msg": f"{lost} messages were lost: nobody took them", **_WARNING})
+            )
         OUTBOX.post(self.format(record).encode(errors="replace"))
 
 
@@ -71,6 +79,9 @@ def in_loop(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     """Log what an event loop could not deliver to anybody: message and place only."""
     del loop
     error = context.get("exception")
+    if isinstance(error, OSError) and error.errno in _REFUSED:  # asyncio tries again a second later
+        logging.getLogger("agent.loop").error("no connection can be accepted for 1 s: %s", error.strerror)
+        return
     text = place(error) if isinstance(error, BaseException) else "no exception"
     logging.getLogger("agent.loop").error("unhandled in the event loop, report this bug: %s", text)
 

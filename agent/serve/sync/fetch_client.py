@@ -109,6 +109,7 @@ async def _connection(config: Config) -> AsyncIterator[tuple[asyncio.StreamReade
             reader, writer = await asyncio.open_unix_connection(config.fetch.socket)
         else:
             ours, theirs = socket.socketpair()
+            stack.callback(ours.close)
             with theirs:
                 process = await _start(config, theirs)
             stack.push_async_callback(_end, process)
