@@ -2,6 +2,8 @@
 import hashlib
 from vps_secrets import secrets
 
+def digest(value):  # str, or bytes where the secret is not text
+    return hashlib.sha256(value.encode() if isinstance(value, str) else value).hexdigest()[:12]
+
 for values in secrets():
-    shown = (f"{name}={hashlib.sha256(values[name].encode()).hexdigest()[:12]}" for name in sorted(values))
-    print(*shown, flush=True)
+    print(*(f"{name}={digest(values[name])}" for name in sorted(values)), flush=True)

@@ -14,6 +14,10 @@ const get = (path) => new Promise((resolve, reject) => {
   }).on('error', reject)
 })
 
+// text is a string; what is not UTF-8 comes in base64 and is a Buffer
+const valuesOf = ({ secrets }) => Object.fromEntries(Object.entries(secrets).map(([name, value]) =>
+  [name, typeof value === 'string' ? value : Buffer.from(value.base64, 'base64')]))
+
 export async function * secrets () {
   let known = null // after an error everything is read again: the agent may have been restarted
   for (;;) {
@@ -21,7 +25,7 @@ export async function * secrets () {
       if (known !== null && !await get(`/v1/watch?after=${known}&timeout=60`)) continue
       const bundle = await get('/v1/bundle') // one snapshot: values rotated together arrive together
       known = bundle.generation
-      yield bundle.secrets
+      yield valuesOf(bundle)
     } catch (error) {
       known = null
       console.error(`secrets: ${error.message}`)

@@ -1,5 +1,5 @@
 """Reads the secrets of this VPS at start and whenever one changes. Python, no dependency."""
-import http.client, json, os, socket, sys, time
+import base64, http.client, json, os, socket, sys, time
 
 PATH = os.environ.get("VPS_SECRETS_SOCKET", "/run/vps-secrets/app.sock")
 
@@ -14,6 +14,9 @@ def get(target):
         raise OSError(f"{target}: {response.status} {body}")
     return json.loads(body) if body else None
 
+def values(bundle):  # text is a str; what is not UTF-8 comes in base64 and is bytes
+    return {n: v if isinstance(v, str) else base64.b64decode(v["base64"]) for n, v in bundle["secrets"].items()}
+
 def secrets():
     known = None  # after an error everything is read again: the agent may have been restarted
     while True:
@@ -22,7 +25,7 @@ def secrets():
                 continue
             bundle = get("/v1/bundle")  # one snapshot: values rotated together arrive together
             known = bundle["generation"]
-            yield bundle["secrets"]
+            yield values(bundle)
         except (OSError, http.client.HTTPException) as error:
             known = None
             print(f"secrets: {error}", file=sys.stderr)

@@ -51,3 +51,15 @@ def test_the_sockets_are_where_the_units_make_them() -> None:
     units = "\n".join(path.read_text() for path in (ROOT / "systemd").glob("*.socket"))
     made = re.findall(r"^ListenStream=(\S+)", units, re.MULTILINE)
     assert {places.APP_SOCKET, places.CONTROL_SOCKET, places.FETCH_SOCKET} < set(made)
+
+
+@pytest.mark.parametrize(
+    "file",
+    [path for path in [*DOCUMENTS, *(ROOT / "docs/examples").glob("*.*")] if "curl " in path.read_text()],
+    ids=lambda path: str(path.relative_to(ROOT)),
+)
+def test_curl_says_why_it_was_refused(file: Path) -> None:
+    """Every command: silent about progress, not about errors; a refusal has a status and its reason."""
+    commands = re.findall(r"^ *(?:sudo -u \S+ |[a-z]+=\S*\$\()?(curl .*)$", file.read_text(), re.MULTILINE)
+    quiet = ("-sS", "--silent --show-error")
+    assert [c for c in commands if "--fail-with-body" not in c or not any(q in c for q in quiet)] == []
