@@ -113,7 +113,6 @@ def _has_gone(seconds: float) -> bool:
 def _cycle(config: Config, request: Request, began: float) -> int:
     """Make the cycle in a thread of its own, so that nothing (DNS has no timeout) outlasts the deadline."""
     from agent.fetch.cycle import Cycle, refused  # noqa: PLC0415  # when the configuration is bad
-    from agent.fetch.verdict import clock_hint  # noqa: PLC0415  # keystoneauth1 is heavy, and not needed
 
     cycle = Cycle(config, request, began)
     replies: list[Reply] = []
@@ -127,7 +126,7 @@ def _cycle(config: Config, request: Request, began: float) -> int:
         failure = Failure(Step.FETCH, Fault.TRANSIENT, "compose the reply", str(error))
         reply = refused(request, failure, config.vps_id, config.container.id)
         encoded = wire.encode_reply(reply)
-    _report(reply, clock_hint(cycle.skew()))
+    _report(reply)
     status = EXIT_REPLIED if _write(encoded) else EXIT_FAILED
     if worker.is_alive():
         sys.stderr.flush()
@@ -135,7 +134,7 @@ def _cycle(config: Config, request: Request, began: float) -> int:
     return status
 
 
-def _report(reply: Reply, clock: str) -> None:
+def _report(reply: Reply) -> None:
     if reply.failure is not None:
         LOG.error("%s", reply.failure)
     elif reply.reading is not None:
@@ -149,8 +148,6 @@ def _report(reply: Reply, clock: str) -> None:
             LOG.warning("%s", notice)
         if reply.listed is False:
             LOG.warning("Barbican did not give the list of metadata (fetch.list_metadata)")
-        if clock:
-            LOG.warning("the cycle was good%s", clock)
 
 
 def _misconfigured(request: Request | Watch, path: Path) -> bytes:

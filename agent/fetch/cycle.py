@@ -74,10 +74,6 @@ class Cycle:
         tried = (self._transport and self._transport.tried) or "log in to Keystone"
         return self._reply(None, late(tried))
 
-    def skew(self) -> float | None:
-        """Return by how much (s) the services' clock is ahead of this machine's, where they told."""
-        return self._transport.skew if self._transport else None
-
     def _read(self) -> Reading:
         prepared = self._login = login.prepare(self._config.keystone, os.environ)
         transport = self._transport = Transport(prepared.auth_url, self._config.fetch, self._deadline)
@@ -153,7 +149,13 @@ class Cycle:
             failure=failure and _told(failure),
             payloads=outcome.payloads if outcome else {},
             rejected=notices.bounded(self._listing.rejected if self._listing else ()),
-            notices=notices.of_cycle(self._config, self._listing, outcome, len(kept)),
+            notices=notices.of_cycle(
+                self._config.vps_id,
+                self._listing,
+                outcome,
+                token_bytes=len(kept),
+                skew=self._transport.skew if self._transport else None,
+            ),
             listed=self._outcome.listed if self._outcome else None,
             calls=self._transport.calls() if self._transport else no_calls(),
             timings=dict(self._timings),

@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING
 
 from agent.core.wire import MAX_NOTICES, MAX_TOKEN_STATE
 from agent.core.wire_fields import FAILURE_CHARACTERS
-from agent.fetch.outcome import Outcome, misnamed
+from agent.fetch.outcome import misnamed
+from agent.fetch.verdict import clock_hint
 from common import untrusted_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from agent.config.model import Config
     from agent.fetch.barbican import Listing
+    from agent.fetch.outcome import Outcome
 
 
 def bounded(texts: Sequence[str]) -> tuple[str, ...]:
@@ -27,10 +28,15 @@ def bounded(texts: Sequence[str]) -> tuple[str, ...]:
 
 
 def of_cycle(
-    config: Config, listing: Listing | None, outcome: Outcome | None, token_bytes: int
+    vps_id: str, listing: Listing | None, outcome: Outcome | None, *, token_bytes: int, skew: float | None
 ) -> tuple[str, ...]:
-    """Return the notices of a cycle; ``listing`` and ``outcome`` as far as it came."""
-    found = [*_unread(config.vps_id, listing, outcome), *(outcome.notices if outcome else ())]
+    """Return the notices of a cycle; ``listing`` and ``outcome`` as far as it came.
+
+    ``skew`` is how far (s) the services' clock is ahead of this machine's, None where it is not known.
+    """
+    found = [*_unread(vps_id, listing, outcome), *(outcome.notices if outcome else ())]
+    if hint := clock_hint(skew):
+        found.append(f"the cycle was good{hint}")
     if token_bytes > MAX_TOKEN_STATE:
         found.append(
             f"the token is too long to be kept ({token_bytes} bytes, at most {MAX_TOKEN_STATE}), so every "

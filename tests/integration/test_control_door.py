@@ -193,3 +193,25 @@ def test_the_metrics_are_in_prometheus_format(running: Running) -> None:
 def test_there_is_no_way_to_a_value(running: Running, target: str) -> None:
     """The paths of the app socket do not exist here."""
     assert ask(running.agent.control, "GET", target).problem == "no-such-path"
+
+
+def test_what_a_cycle_could_not_do_is_a_warning_until_the_next_good_one(running: Running) -> None:
+    """Fetch's notices, whatever they are about; a cycle that fails as a whole does not take them back."""
+
+    def refresh(status: int) -> None:
+        running.agent.until(lambda: running.agent.ask_control("/v1/refresh", "POST").status == status)
+
+    notice = "vps-prod-001/A was not read: HTTP 206, it answered 206 where only 200 is a success"
+    running.world.notices, running.world.rejected = (notice,), ("vps-prod-002/A",)
+    refresh(200)
+    foreign = "the container lists 'vps-prod-002/A', which is not this VPS's"
+    assert [line for line in running.agent.status()["warnings"] if line in {notice, foreign}] == [
+        notice,
+        foreign,
+    ]
+    running.world.notices, running.world.rejected, running.world.failure = (), (), DOWN
+    refresh(502)
+    assert notice in running.agent.status()["warnings"]
+    running.world.failure = None
+    refresh(200)
+    assert notice not in running.agent.status()["warnings"]

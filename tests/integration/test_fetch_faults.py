@@ -284,6 +284,7 @@ def test_clocks_that_differ_are_told(cloud: FakeCloud, tmp_path: Path, ahead: fl
     ran = fetch()
     assert ran.reading.entries == ()
     assert b"this machine's clock is 60 minutes " + direction in ran.stderr
+    assert [notice.partition(";")[0] for notice in ran.reply.notices] == ["the cycle was good"]
     cloud.faults["keystone"] = faults.refused(401)
     assert "60 minutes " + direction.decode() in fetch().failure.advice
 

@@ -264,7 +264,8 @@ class Refresher:
         self._call_budget.note(reply.calls)
         health = self._state.health
         health.timings = dict(reply.timings)
-        health.rejected, health.notices = tuple(reply.rejected), tuple(reply.notices)
+        if reply.reading is not None:  # what the last good one could not do stays true until the next
+            health.rejected, health.notices = tuple(reply.rejected), tuple(reply.notices)
         if reply.listed is not None:
             health.list_refused = not reply.listed
         if reply.failure is None or reply.credential_expires is not None:
