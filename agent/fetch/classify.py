@@ -44,7 +44,8 @@ def failure(error: BaseException, answer: Answer | None) -> Failure:
         )
         return Failure(Step.CATALOG, Fault.TRANSIENT, "look up Barbican in Keystone's catalog", advice)
     if isinstance(error, MalformedError):
-        return Failure(Step.BARBICAN, Fault.TRANSIENT, tried, f"the answer is not as documented: {error}")
+        step = Step.KEYSTONE if answer is not None and answer.keystone else Step.BARBICAN
+        return Failure(step, Fault.TRANSIENT, tried, f"the answer is not as documented: {error}")
     if answer is not None and answer.keystone:
         advice = "the answer is not as documented: check that keystone.auth_url is Keystone's"
         return Failure(Step.KEYSTONE, Fault.TRANSIENT, tried, advice, answer.status)

@@ -55,7 +55,7 @@ class Cycle:
         self._listing: Listing | None = None
         self._reading: Reading | None = None
         self._expiry = Expiry()
-        self._ask_expiry: Callable[[], Expiry] | None = None
+        self._ask_expiry: Callable[[Expiry], Expiry] | None = None
 
     def run(self) -> Reply:
         """Make the cycle; every error becomes a failure reply."""
@@ -92,7 +92,7 @@ class Cycle:
             former = prepared.plugin.auth_ref
             base = self._endpoint(prepared, session)
         if prepared.plugin.auth_ref is not former:
-            self._ask_expiry = lambda: expiry.learn(prepared, session, self._expiry, time.time())
+            self._ask_expiry = lambda known: expiry.learn(prepared, session, known, time.time())
         with self._timed("list"):
             listing = self._listing = barbican.read_listing(session, base, self._config)
         wanted = self._wanted(listing)
@@ -116,8 +116,10 @@ class Cycle:
         """Ask after a login, however the reading ended; it is done, so nothing of it can be lost now."""
         if self._ask_expiry is not None and self._transport is not None:
             self._transport.hurry(EXPIRY_WITHIN_S)
+            known = self._expiry
+            self._expiry = replace(known, problem="Keystone did not answer it")  # as long as that is so
             with contextlib.suppress(Exception):  # whatever Keystone says
-                self._expiry = self._ask_expiry()
+                self._expiry = self._ask_expiry(known)
 
     def _wanted(self, listing: Listing) -> dict[Version, frozenset[SecretName]]:
         """Return the versions to read now, each with the names under which it is listed."""
@@ -155,6 +157,7 @@ class Cycle:
                 outcome,
                 token_bytes=len(kept),
                 skew=self._transport.skew if self._transport else None,
+                expiry=self._expiry.problem,
             ),
             listed=self._outcome.listed if self._outcome else None,
             calls=self._transport.calls() if self._transport else no_calls(),

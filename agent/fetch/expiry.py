@@ -45,8 +45,11 @@ def learn(login: Login, session: Any, known: Expiry, now: float) -> Expiry:
             log=False,
         )
         return Expiry(_expires_at(response.content, access.application_credential_id), now)
-    except (CloudError, MalformedError, keystone_errors.ClientException):
-        return Expiry(known.at, now)
+    except (CloudError, MalformedError) as error:
+        problem = str(error)
+    except keystone_errors.ClientException as error:
+        problem = type(error).__name__
+    return Expiry(known.at, now, problem)
 
 
 def _expires_at(untrusted: bytes, credential_id: str) -> float | None:

@@ -28,15 +28,26 @@ def bounded(texts: Sequence[str]) -> tuple[str, ...]:
 
 
 def of_cycle(
-    vps_id: str, listing: Listing | None, outcome: Outcome | None, *, token_bytes: int, skew: float | None
+    vps_id: str,
+    listing: Listing | None,
+    outcome: Outcome | None,
+    *,
+    token_bytes: int,
+    skew: float | None,
+    expiry: str,
 ) -> tuple[str, ...]:
     """Return the notices of a cycle; ``listing`` and ``outcome`` as far as it came.
 
-    ``skew`` is how far (s) the services' clock is ahead of this machine's, None where it is not known.
+    ``skew`` is how far (s) the services' clock is ahead of this machine's, None where it is not known;
+    ``expiry`` why it was not learned when the credential expires.
     """
     found = [*_unread(vps_id, listing, outcome), *(outcome.notices if outcome else ())]
     if hint := clock_hint(skew):
         found.append(f"the cycle was good{hint}")
+    if expiry:
+        found.append(
+            f"it is not known when the credential expires, so no warning may come before it: {expiry}"
+        )
     if token_bytes > MAX_TOKEN_STATE:
         found.append(
             f"the token is too long to be kept ({token_bytes} bytes, at most {MAX_TOKEN_STATE}), so every "

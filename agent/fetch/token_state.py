@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
-from dataclasses import astuple, dataclass, field
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from common import untrusted_json
@@ -26,10 +26,14 @@ _KEPT: Final = ("methods", "expires_at", "issued_at")
 
 @dataclass(frozen=True, slots=True)
 class Expiry:
-    """``at``: when the credential expires, None for never or unknown; ``asked``: when. Both Unix time (s)."""
+    """``at``: when the credential expires, None for never or unknown; ``asked``: when. Both Unix time (s).
+
+    ``problem``: why it could not be learned this time, for people; it is not kept.
+    """
 
     at: float | None = None
     asked: float = 0.0
+    problem: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +65,8 @@ def encode(state: TokenState, holder: str) -> bytes:
     """Return the state as bytes; empty where there is no token."""
     if state.auth is None:
         return b""
-    return json.dumps({"credential": holder, "state": state.auth, "expiry": astuple(state.expiry)}).encode()
+    expiry = (state.expiry.at, state.expiry.asked)
+    return json.dumps({"credential": holder, "state": state.auth, "expiry": expiry}).encode()
 
 
 def shortened(access: Any, service_types: Iterable[str]) -> str:

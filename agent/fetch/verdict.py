@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 CLOCK_TOLERANCE_S: Final = 300.0
+_TOKEN: Final = re.compile(r"[!-~]+")  # sent back in a header (RFC 9110, 5.5)
 _REQUEST_ID: Final = re.compile(r"req-[0-9a-f-]{36}")  # finds the request in the services' own logs
 
 _IN_BETWEEN: Final = "check the address and what is in between, as a proxy with a page of its own"
@@ -45,13 +46,18 @@ class Promise:
 
     status: int
     media_type: str
+    token: bool = False
+    """Whether the answer has a token in its header X-Subject-Token."""
 
-    def broken_by(self, status: int, content_type: str) -> str | None:
+    def broken_by(self, status: int, headers: Mapping[str, str]) -> str | None:
         """Return how an answer differs from what was promised, or None. Parameters as charset are ignored."""
+        content_type = headers.get("Content-Type", "")
         if status != self.status:
             return f"it answered {status} where only {self.status} is a success"
         if not self.media_type or content_type.partition(";")[0].strip().lower() != self.media_type:
             return f"what it answered is not {self.media_type or 'of a type that was asked for'}"
+        if self.token and not _TOKEN.fullmatch(headers.get("X-Subject-Token", "")):
+            return "it answered without a token"
         return None
 
 
@@ -61,7 +67,8 @@ def promise(method: str, untrusted_accept: str) -> Promise:
     Keystone and Barbican answer in the one type that was asked for (Identity API v3, Key Manager API v1); a
     payload that is asked for as octets comes as octets, whatever the type of the secret.
     """
-    return Promise(201 if method == "POST" else 200, untrusted_accept.strip().lower())
+    login = method == "POST"  # there is no other
+    return Promise(201 if login else 200, untrusted_accept.strip().lower(), token=login)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +111,7 @@ class Answer:
         return "refused" if self.status in {401, 403, 404} else "failed"
 
     def _broken(self) -> str | None:
-        return self.promise.broken_by(self.status, self.headers.get("Content-Type", ""))
+        return self.promise.broken_by(self.status, self.headers)
 
     @property
     def _step(self) -> Step:

@@ -108,6 +108,7 @@ def test_no_fault_costs_the_reading_anything(cloud: Cloud, proxy: FaultProxy, tm
             ran = fetch(timeout=6)
         assert len(ran.reading.read) == 1
         assert ran.reply.credential_expires is None
+        assert "not known when the credential expires" in ran.reply.notices[0]
         assert proxy.seen.count("POST /v3/auth/tokens") == 1, "a refusal costs no second login"
         assert asked(proxy) == 1
         assert ran.reply.token_state

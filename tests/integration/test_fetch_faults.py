@@ -635,6 +635,12 @@ def test_clouds_yaml_logs_in(cloud: FakeCloud, tmp_path: Path, *, secure: bool) 
         clouds_file=str(clouds),
     )
     assert fetch().reading.entries == ()
+    for address, good in (("http://keystone.example/v3", False), (cloud.auth_url.removesuffix("/v3"), True)):
+        clouds.write_text(
+            json.dumps({"clouds": {"vps": inside | {"auth": inside["auth"] | {"auth_url": address}}}})
+        )
+        ran = fetch()
+        assert ran.reply.reading is not None or (ran.failure.step, good) == (Step.CREDENTIAL, False)
     (tmp_path / ("secure.yaml" if secure else "clouds.yaml")).chmod(0o640)
     ran = fetch()
     assert ran.failure.step is Step.CREDENTIAL

@@ -15,7 +15,6 @@ from agent.core.rotation import Reading
 from agent.core.wire import Request
 from agent.fetch import expiry
 from agent.fetch.cycle import Cycle
-from agent.fetch.token_state import Expiry
 from agent.fetch.transport import Transport
 
 if TYPE_CHECKING:
@@ -42,7 +41,7 @@ def _cycle(monkeypatch: pytest.MonkeyPatch, token: Mapping[str, object], failure
 
     def read() -> Reading:
         cycle._transport = Transport("https://k", settings, time.monotonic() + 5)
-        cycle._ask_expiry = lambda: expiry.learn(login, None, Expiry(), time.time())
+        cycle._ask_expiry = lambda known: expiry.learn(login, None, known, time.time())
         if failure is not None:
             raise CloudError(failure)
         return Reading((), {}, {})

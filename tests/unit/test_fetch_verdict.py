@@ -107,8 +107,20 @@ def test_only_the_type_that_was_asked_for_is_a_success(promised: str, received: 
 
 def test_what_makes_something_answers_201() -> None:
     """Keystone's token; all else is 200."""
-    assert promise("POST", "application/json") == Promise(201, "application/json")
+    assert promise("POST", "application/json") == Promise(201, "application/json", token=True)
     assert promise("GET", "application/octet-stream") == Promise(200, "application/octet-stream")
+
+
+@pytest.mark.parametrize(
+    ("header", "good"),
+    [(None, False), ("", False), (" ", False), ("a b", False), ("é", False), ("gAAAA_-=", True)],
+)
+def test_a_login_gives_a_token(header: str | None, *, good: bool) -> None:
+    """Without one Barbican's refusal would follow, and seem to be that access was taken away."""
+    headers = {"Content_Type": "application/json"} | ({} if header is None else {"X_Subject_Token": header})
+    login = promise("POST", "application/json")
+    made = replace(answer(201, {"token": {}}, keystone=True, **headers), promise=login)
+    assert (made.judge() is None) is good
 
 
 def test_middleware_names_itself_in_a_header() -> None:
