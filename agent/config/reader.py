@@ -33,6 +33,7 @@ from agent.config.model import (
 )
 from agent.core import schedule
 from agent.core.budget import MAX_MONTH_S, MAX_S
+from common.addresses import parse as parse_address
 from common.errors import ConfigurationError
 from common.names import SecretName, parse_name, parse_version, parse_vps_id
 from common.places import APP_SOCKET, CONTROL_SOCKET
@@ -43,9 +44,7 @@ MAX_SOCKET_PATH: Final = 107
 """Bytes in sun_path, less its NUL (unix(7))."""
 
 _MODE: Final = re.compile(r"0?[0-7]{3}")
-_CONTAINER_URL: Final = re.compile(r"https?://[^\s/]+(?:/[^\s?#]*)?/v1/containers/([0-9a-f-]{36})")
 _CURRENCY: Final = re.compile(r"[A-Z]{3}")
-_UUID: Final = re.compile(r"[0-9a-f-]{36}")
 
 
 NOT_WATCH: Final = frozenset({"app", "control", "grant", "rotation", "staleness", "budget", "log"})
@@ -114,8 +113,13 @@ def _container(top: Table) -> Container:
 
 
 def _container_text(text: str) -> str | None:
-    match = _CONTAINER_URL.fullmatch(text) or _UUID.fullmatch(text)
-    return text if match and parse_version(text[-36:]) else None
+    """Return a container's reference, or its UUID, in its one form."""
+    where, slash, uuid = text.removesuffix("/").rpartition("/")
+    version = parse_version(uuid.lower())
+    if version is None or not slash:
+        return version
+    address = parse_address(where)
+    return f"{address}/{version}" if address and address.path.endswith("/v1/containers") else None
 
 
 _METHOD_KEYS: Final = {

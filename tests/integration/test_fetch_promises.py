@@ -181,6 +181,8 @@ def test_what_is_not_promised_is_no_success(cloud: FakeCloud, tmp_path: Path, ca
         assert ran.reply.notices[0].startswith(f"{VPS}/A was not read: ")
     assert not ran.leaks(cloud.canaries)
     assert ran.reply.calls["keystone" if call == "keystone" else "barbican"]["failed"] >= 1
+    if what not in OF_ALL:
+        return
     cloud.faults.clear()
     known = frozenset(ran.reading.read) if ran.reply.reading else frozenset[Version]()
     again = fetch(known=known)

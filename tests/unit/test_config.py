@@ -89,6 +89,47 @@ def test_the_keys_without_default_exist_too(key: str, tmp_path: Path) -> None:
     assert "is not a key" not in told
 
 
+@pytest.mark.parametrize(
+    ("written", "reference"),
+    [
+        (UUID.upper(), None),
+        (f"https://b.example/v1/containers/{UUID}", f"https://b.example/v1/containers/{UUID}"),
+        (
+            f"HTTPS://B.Example:443/km/v1/containers/{UUID.upper()}/",
+            f"https://b.example/km/v1/containers/{UUID}",
+        ),
+        (f"https://b.example/v1/secrets/{UUID}", ...),
+        (f"https://b.example/v1/containers/{UUID}?x", ...),
+        (f"https://u:p@b.example/v1/containers/{UUID}", ...),
+        (f"b.example/v1/containers/{UUID}", ...),
+        (f"/{UUID}", ...),
+        (UUID[:-1], ...),
+        ("https://b.example/v1/containers/", ...),
+    ],
+)
+def test_the_container_however_it_is_written(tmp_path: Path, written: str, reference: object) -> None:
+    """By its UUID or its reference, each in one form; anything else is a mistake."""
+    text = HEAD.replace(UUID, written) + LOGIN
+    if reference is ...:
+        with pytest.raises(ConfigurationError, match="container's reference"):
+            _load(tmp_path, text)
+        return
+    container = _load(tmp_path, text).container
+    assert (container.id, container.reference) == (UUID, reference)
+
+
+@pytest.mark.parametrize("slash", ["", "/"])
+@pytest.mark.parametrize("version", ["", "/v3"])
+@pytest.mark.parametrize("written", ["https://k.example", "HTTPS://K.Example:443", "https://k.example."])
+def test_addresses_are_loaded_in_one_form(tmp_path: Path, written: str, version: str, slash: str) -> None:
+    """So that every call has the same base."""
+    override = f'endpoint_override = "{written}/km{version.replace("3", "1")}{slash}"\n'
+    login = LOGIN.replace(LOGIN.split('"')[1], f"{written}{version}{slash}") + override
+    keystone = _load(tmp_path, HEAD + login).keystone
+    assert keystone.auth_url == "https://k.example/v3"
+    assert keystone.endpoint_override == "https://k.example/km"
+
+
 def test_the_least_that_is_needed(tmp_path: Path) -> None:
     """Everything else has a default; fresh_for follows the poll."""
     config = _load(tmp_path, HEAD + LOGIN + '[rotation]\npoll_interval = "1h"\n')
