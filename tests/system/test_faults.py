@@ -205,3 +205,15 @@ def test_a_journald_that_stands_still_and_one_that_is_stopped(own: Installed) ->
     own.run(f"systemctl stop {AGENT}")
     assert own.show(AGENT, "ExecMainStatus") == "0"
     own.until_said("stopping", "--unit", AGENT)
+
+
+def test_a_hangup_before_the_first_line(own: Installed) -> None:
+    """To systemd SIGHUP is an orderly end; the agent is started again all the same, with all it held."""
+    once = "/run/vps-secrets/rotated/once"
+    program = f"sh -c 'test -e {once} && exec /usr/sbin/vps-secrets-agent; touch {once}; kill -HUP $$$$'"
+    own.write(f"/etc/systemd/system/{AGENT}.d/once.conf", f"[Service]\nExecStart=\nExecStart={program}\n")
+    own.cloud.testbed.stop("barbican")
+    own.run(f"systemctl daemon-reload; systemctl --no-block restart {AGENT}")
+    own.until(lambda: own.run(f"test -e {once}", check=False).code == 0)
+    own.until(lambda: own.reads("JWT_SECRET", VALUES["JWT_SECRET"]), 60)
+    assert own.show(AGENT, "NRestarts") == "1"
