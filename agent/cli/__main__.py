@@ -127,9 +127,7 @@ def _wait(options: argparse.Namespace) -> int:
             status, reason, content = UNREACHABLE, str(error), {}
         else:
             if answer.status == 200:  # noqa: PLR2004  # RFC 9110
-                _print(
-                    options, answer.content, lambda found: [f"ready: generation {found.get('generation')}"]
-                )
+                _print(options, answer.content, _ready)
                 return OK
             _allowed(answer)
             content = answer.content
@@ -144,6 +142,9 @@ def _wait(options: argparse.Namespace) -> int:
 
 def _ready(content: dict[str, Any]) -> Iterable[str]:
     yield f"ready: generation {content.get('generation')}"
+    pending = content.get("pending")
+    if isinstance(pending, list) and pending:
+        yield f"listed, but without a value: {', '.join(map(str, pending))}"
 
 
 def _watch(options: argparse.Namespace) -> int:

@@ -111,9 +111,9 @@ NO_SUCH_PATH = Problem(404, "no-such-path", "This socket has no such path", "bad
 METHOD_NOT_ALLOWED = Problem(405, "method-not-allowed", "This path has other methods", "bad-request")
 URI_TOO_LONG = Problem(414, "uri-too-long", "The request line is too long", "bad-request")
 BODY_NOT_EXPECTED = Problem(413, "body-not-expected", "Requests to this socket carry no body", "bad-request")
-TOO_MANY_REQUESTS = Problem(429, "too-many-requests", "This uid asks faster than its limit", "denied")
+TOO_MANY_REQUESTS = Problem(429, "too-many-requests", "This uid asks faster than its limit", "rate-limited")
 HEADERS_TOO_LARGE = Problem(431, "headers-too-large", "The request headers are too large", "bad-request")
-NOT_READY = Problem(503, "not-ready", "No secrets were read from Barbican yet", "not-ready")
+NOT_READY = Problem(503, "not-ready", "The agent is not ready", "not-ready")
 UNAVAILABLE = Problem(
     503, "secret-unavailable", "This secret is listed but its payload can't be read", "not-ready"
 )

@@ -23,7 +23,7 @@ from agent.core.errors import Fault
 from agent.core.schedule import MIN_S
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from agent.core.errors import Failure
     from agent.core.secret import SecretMetadata
@@ -111,20 +111,38 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
+class Remarks:
+    """What is to be known about a set of versions beside the versions.
+
+    ``pending`` are listed names without a value, ``kept`` those that may be served in an older version than
+    Barbican has.
+    """
+
+    pending: frozenset[SecretName] = frozenset()
+    kept: frozenset[SecretName] = frozenset()
+
+    def __bool__(self) -> bool:
+        return bool(self.pending or self.kept)
+
+    def without(self, dropped: Iterable[SecretName]) -> Remarks:
+        """Return what still holds once names are served no more: they are listed, or nobody knows."""
+        return Remarks(self.pending, self.kept.difference(dropped))
+
+
+@dataclass(frozen=True, slots=True)
 class Step:
     """The machine's answer.
 
     ``versions`` is the whole new set, or None to keep what is held. ``dropped`` says why for every held name
-    that the new set leaves out. ``pending`` are listed names without a value, ``kept`` those that may be
-    served in an older version than Barbican has: while there are any, the caller reads again, backing off.
-    ``duplicates`` are names listed twice. ``again_in`` is the longest wait (s) before the next reading, or
-    None.
+    that the new set leaves out. ``remarks`` belong to the new set; None where nothing new was learned, so
+    that the remarks before still hold for what is left. While there are any, the caller reads again, backing
+    off. ``duplicates`` are names listed twice. ``again_in`` is the longest wait (s) before the next reading,
+    or None.
     """
 
     progress: Progress
     versions: Mapping[SecretName, Version] | None = None
-    pending: frozenset[SecretName] = frozenset()
-    kept: frozenset[SecretName] = frozenset()
+    remarks: Remarks | None = None
     duplicates: frozenset[SecretName] = frozenset()
     dropped: Mapping[SecretName, str] = field(default_factory=dict)
     again_in: float | None = None
@@ -180,8 +198,10 @@ def after_reading(
             waiting_since=None,
         ),
         versions=chosen | kept,
-        pending=frozenset(lines.keys() - chosen.keys() - kept.keys()),
-        kept=frozenset(kept) | {name for name in chosen if lines[name].why_unread},
+        remarks=Remarks(
+            pending=frozenset(lines.keys() - chosen.keys() - kept.keys()),
+            kept=frozenset(kept) | {name for name in chosen if lines[name].why_unread},
+        ),
         duplicates=duplicates,
         dropped=dropped,
         again_in=max(MIN_S, min(ends)) if ends else None,

@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agent.config.reader import load
+from agent.core.errors import CloudError, Failure, Fault, Step
+from agent.core.rotation import Moment
 from agent.serve.host import clock
 from agent.serve.state import State
 from agent.serve.store.store import Store
+from agent.serve.sync import freshness
 from agent.serve.sync.refresher import Refreshed, Refresher
 from lab.testbed.fakes.fetch_server import World
 
@@ -92,6 +95,81 @@ async def test_a_machine_that_was_suspended_reads_when_it_looks(monkeypatch: pyt
     assert cycles.empty(), "nothing else looks"
     refresher.look()
     await asyncio.wait_for(cycles.get(), 20)
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+
+
+class Clocks:
+    """Both clocks, as a test sets them."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.ahead = 0.0
+        self.passed = 0.0
+        boot, wall = clock.boot, clock.wall
+        monkeypatch.setattr(clock, "boot", lambda: boot() + self.passed)
+        monkeypatch.setattr(clock, "wall", lambda: wall() + self.passed + self.ahead)
+        monkeypatch.setattr(clock, "moment", lambda: Moment(clock.boot(), clock.wall()))
+
+
+async def test_clocks_that_part_cause_a_reading_and_older_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A snapshot of the machine is restored three days later: only the wall clock knows."""
+    cycles = asyncio.Queue[Refreshed]()
+    world, clocks = World(), Clocks(monkeypatch)
+    world.put("A", b"canary")
+    away = asyncio.Event()
+
+    async def fetch(request: wire.Request, config: Config) -> wire.Reply:
+        del config
+        if away.is_set():
+            raise CloudError(Failure(Step.BARBICAN, Fault.TRANSIENT, "to read", "wait"))
+        return world.reply(request)
+
+    state = State(load(Path("packaging/agent.toml")), (), Store(), clock.boot())
+    refresher = Refresher(state, fetch, cycles.put_nowait)
+    task = asyncio.create_task(refresher.run())
+    await asyncio.wait_for(cycles.get(), 20)
+    refresher.look()
+    await asyncio.sleep(0.05)
+    assert cycles.empty(), "nothing has happened"
+
+    away.set()
+    clocks.ahead = 3 * 86400.0
+    refresher.look()
+    assert (await asyncio.wait_for(cycles.get(), 20)).failure is not None
+    assert freshness.age(state) > 3 * 86400 - 60
+    assert freshness.summary(state) == "stale"
+
+    away.clear()
+    refresher.ask()
+    await asyncio.wait_for(cycles.get(), 20)
+    assert freshness.age(state) < 3600
+    assert freshness.summary(state) == "ready"
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+
+
+async def test_clocks_that_are_set_to_and_fro_cause_no_storm(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One reading a minute at most; setting a clock back makes nothing younger."""
+    cycles = asyncio.Queue[Refreshed]()
+    world, clocks = World(), Clocks(monkeypatch)
+    world.put("A", b"canary")
+
+    async def fetch(request: wire.Request, config: Config) -> wire.Reply:
+        del config
+        return world.reply(request)
+
+    state = State(load(Path("packaging/agent.toml")), (), Store(), clock.boot())
+    refresher = Refresher(state, fetch, cycles.put_nowait)
+    task = asyncio.create_task(refresher.run())
+    await asyncio.wait_for(cycles.get(), 20)
+    for turn in range(20):
+        clocks.ahead = -7200.0 if turn % 2 else 7200.0
+        refresher.look()
+        await asyncio.sleep(0.01)
+    assert cycles.qsize() <= 2
+    assert freshness.age(state) >= 0
     task.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await task

@@ -19,6 +19,7 @@ from agent.core.rotation import (
     Policy,
     Progress,
     Reading,
+    Remarks,
     Step,
     Unread,
     after_failure,
@@ -44,6 +45,11 @@ AWAY = Failure(Part.CONNECTION, Fault.TRANSIENT, "reach Barbican", "wait", statu
 def name_of(version: str) -> SecretName:
     """``A2`` is a version of ``A``, created at 2."""
     return SecretName(version[0])
+
+
+def remarks(step: Step) -> Remarks:
+    """Return the remarks of a step; those of one that learned nothing are none."""
+    return step.remarks or Remarks()
 
 
 def told(names: Iterable[str]) -> str:
@@ -123,7 +129,13 @@ def test_an_unchanged_container_confirms() -> None:
     step = m.at(900).read("A1", "B1")
     assert m.serves == ["A1", "B1"]
     assert step.progress == Progress(confirmed=900)
-    assert (told(step.pending), told(step.kept), told(step.duplicates), step.dropped, step.again_in) == (
+    assert (
+        told(remarks(step).pending),
+        told(remarks(step).kept),
+        told(step.duplicates),
+        step.dropped,
+        step.again_in,
+    ) == (
         "",
         "",
         "",
@@ -153,7 +165,7 @@ def test_the_first_start_does_not_wait_for_what_it_can_not_read() -> None:
     m = Machine()
     step = m.read("A1", "B1", B1=FAILED)
     assert m.serves == ["A1"]
-    assert (told(step.pending), told(step.kept)) == ("B", "")
+    assert (told(remarks(step).pending), told(remarks(step).kept)) == ("B", "")
 
 
 def test_an_empty_container_at_first_start_is_an_empty_set() -> None:
@@ -184,7 +196,7 @@ def test_an_entry_that_names_another_secrets_version(held: tuple[str, ...]) -> N
         assert not step.dropped
     assert m.held[a].version == "A2"
     assert [m.held[b].version for b in m.held if b != a] == (["B1"] if "B1" in held else [])
-    assert told(step.pending | step.kept) == "B"
+    assert told(remarks(step).pending | remarks(step).kept) == "B"
 
 
 # --- a name twice ---
@@ -224,7 +236,7 @@ def test_after_a_minute_the_newest_of_each_is_taken_by_created() -> None:
     step = m.read("A3", "A1", "A2", "B1")
     assert m.serves == ["A3", "B1"]
     assert told(step.duplicates) == "A"
-    assert told(step.kept) == ""
+    assert told(remarks(step).kept) == ""
 
 
 def test_a_minute_that_ends_during_a_cycle_is_not_the_end() -> None:
@@ -245,7 +257,7 @@ def test_an_older_version_that_is_added_does_not_win() -> None:
     assert m.at(1 + SETTLE_S).doubles()
     step = m.read("A1", "A2")
     assert m.serves == ["A2"]
-    assert told(step.kept) == ""
+    assert told(remarks(step).kept) == ""
 
 
 def test_a_double_that_stays_does_not_hold_up_the_next_rotation() -> None:
@@ -295,7 +307,7 @@ def test_a_name_that_is_gone_is_dropped_when_two_readings_half_a_minute_apart_ag
     """Until then it is served, marked, and the second reading is asked for in time."""
     m = Machine("A1", "B1")
     step = m.at(100).read("A1")
-    assert (m.serves, told(step.kept), step.again_in) == (["A1", "B1"], "B", LEAVING_S)
+    assert (m.serves, told(remarks(step).kept), step.again_in) == (["A1", "B1"], "B", LEAVING_S)
     step = m.at(129.9).read("A1")
     assert (m.serves, step.again_in) == (["A1", "B1"], MIN_S)
     step = m.at(130).read("A1")
@@ -368,9 +380,9 @@ def test_a_new_version_that_can_not_be_read_holds_up_the_others_for_a_minute(rea
     m.at(SETTLE_S - 1).read("A2", "B2", A2=reason)
     assert m.serves == ["A1", "B1"]
     step = m.at(SETTLE_S).read("A2", "B2", A2=reason)
-    assert (m.serves, told(step.kept), step.dropped) == (["A1", "B2"], "A", {})
+    assert (m.serves, told(remarks(step).kept), step.dropped) == (["A1", "B2"], "A", {})
     step = m.at(SETTLE_S + 60).read("A2", "B2")
-    assert (m.serves, told(step.kept)) == (["A2", "B2"], "")
+    assert (m.serves, told(remarks(step).kept)) == (["A2", "B2"], "")
 
 
 @pytest.mark.parametrize("reason", list(Unread))
@@ -398,9 +410,14 @@ def test_a_new_name_that_can_not_be_read_is_pending_after_a_minute(reason: Unrea
     m.at(0).read("A2", "B1", B1=reason)
     assert m.serves == ["A1"]
     step = m.at(SETTLE_S).read("A2", "B1", B1=reason)
-    assert (m.serves, told(step.pending), told(step.kept), step.dropped) == (["A2"], "B", "", {})
+    assert (m.serves, told(remarks(step).pending), told(remarks(step).kept), step.dropped) == (
+        ["A2"],
+        "B",
+        "",
+        {},
+    )
     step = m.at(5000).read("A2", "B1", B1=reason)
-    assert (m.serves, told(step.pending), step.dropped) == (["A2"], "B", {})
+    assert (m.serves, told(remarks(step).pending), step.dropped) == (["A2"], "B", {})
 
 
 def test_of_a_double_the_readable_one_is_taken_and_marked() -> None:
@@ -408,7 +425,7 @@ def test_of_a_double_the_readable_one_is_taken_and_marked() -> None:
     m = Machine("A1")
     m.at(0).read("A1", "A2", "A3", A3=FAILED)
     step = m.at(SETTLE_S).read("A1", "A2", "A3", A3=FAILED)
-    assert (m.serves, told(step.kept)) == (["A2"], "A")
+    assert (m.serves, told(remarks(step).kept)) == (["A2"], "A")
 
 
 @pytest.mark.parametrize("listed", [("A1",), ("A1", "B1", "B2"), ("A2",)])
@@ -505,12 +522,12 @@ def test_a_refused_payload_is_served_for_its_grace_then_dropped() -> None:
     m.at(200).read("A2", "B1", "B2", untried="A2 B2")
     m.at(210).fail(AWAY)
     step = m.at(220).read("A2", "B2", A2=DENIED)
-    assert (m.serves, told(step.kept), step.again_in) == (["A1", "B2"], "A", 280)
+    assert (m.serves, told(remarks(step).kept), step.again_in) == (["A1", "B2"], "A", 280)
     step = m.at(500).look()
     assert m.serves == ["B2"]
     assert step.dropped == {"A": "access to its payload was taken away"}
     step = m.at(600).read("A2", "B2", A2=DENIED)
-    assert (m.serves, told(step.pending), step.dropped) == (["B2"], "A", {})
+    assert (m.serves, told(remarks(step).pending), step.dropped) == (["B2"], "A", {})
 
 
 def test_an_entry_that_goes_does_not_end_the_refusal_of_its_payload() -> None:

@@ -298,9 +298,10 @@ class Run:
         step = self.cycle()
         newest = self.barbican.newest()
         unreadable = {entry.name for entry in self.barbican.entries} - newest.keys()
-        assert step.kept == self.held.keys() & unreadable  # expired before it was read: its former is kept
-        assert step.pending == unreadable - self.held.keys()
-        assert {n: f.version for n, f in self.held.items() if n not in step.kept} == newest
+        assert step.remarks is not None
+        assert step.remarks.kept == self.held.keys() & unreadable
+        assert step.remarks.pending == unreadable - self.held.keys()
+        assert {n: f.version for n, f in self.held.items() if n not in step.remarks.kept} == newest
         assert not step.duplicates
         assert step.again_in is None
         if not unreadable:

@@ -7,6 +7,7 @@ that no grant covers is 403 whether it exists or not.
 from __future__ import annotations
 
 import base64
+import zlib
 from typing import TYPE_CHECKING, Final
 
 from agent.core.access import any_grant_matches, decide
@@ -79,7 +80,7 @@ class AppDoor:
             streams = "text/event-stream" in request.fields.get("accept", "")
             return watch.answer(self._state, target, peer, streams=streams)
         if target.path == "/v1/health/ready":
-            return self._ready(target)
+            return self._ready(target, peer)
         raise RequestError(NO_SUCH_PATH, "there are /v1/secrets, /v1/bundle, /v1/watch and /v1/health/ready")
 
     def _secret(self, target: Target, peer: Peer, if_none_match: str) -> Answer:
@@ -133,7 +134,12 @@ class AppDoor:
         readable = self._readable(snapshot, peer)
         listed = [freshness.describe(self._state, secret) for secret in readable.values()]
         record = Record("served", 200, target.path, {}, snapshot.generation)
-        return Answer(record, json_response({"generation": snapshot.generation, "secrets": listed}))
+        content = {
+            "generation": snapshot.generation,
+            "secrets": listed,
+            "pending": self._pending(snapshot, peer),
+        }
+        return Answer(record, json_response(content))
 
     def _bundle(self, target: Target, peer: Peer, if_none_match: str) -> Answer:
         """Hand over all that the caller may read, from one snapshot."""
@@ -141,7 +147,10 @@ class AppDoor:
         snapshot = self._snapshot()
         readable = self._readable(snapshot, peer)
         # what the caller may read changes with the grants too
+        pending = self._pending(snapshot, peer)
         etag = f"g{self._state.started:.0f}-{self._state.reloads}-{snapshot.generation}"
+        if pending:  # a list that changes without a new generation
+            etag += f"-p{zlib.crc32(','.join(pending).encode()):08x}"
         fields = field("ETag", f'"{etag}"') + field("Secrets-Generation", str(snapshot.generation))
         versions: dict[str, str | None] = {name: secret.facts.version for name, secret in readable.items()}
         if _matches(if_none_match, etag):
@@ -149,9 +158,10 @@ class AppDoor:
             return Answer(record, Response(304, fields))
         record = Record("served", 200, target.path, versions, snapshot.generation)
         values = {name: _as_json(secret.reveal()) for name, secret in readable.items()}
-        return Answer(record, json_response({"generation": snapshot.generation, "secrets": values}, fields))
+        content = {"generation": snapshot.generation, "secrets": values, "pending": pending}
+        return Answer(record, json_response(content, fields))
 
-    def _ready(self, target: Target) -> Answer:
+    def _ready(self, target: Target, peer: Peer) -> Answer:
         """Tell whether the application can rely on what is served."""
         target.allow("GET")
         reason = freshness.unready(self._state)
@@ -164,16 +174,18 @@ class AppDoor:
             "generation": snapshot.generation,
             "confirmedAge": freshness.age(self._state),
             "state": freshness.summary(self._state),
+            "pending": self._pending(snapshot, peer),
         }
         return Answer(Record("served", 200, target.path, {}, snapshot.generation), json_response(content))
 
-    def _snapshot(self, names: tuple[str, ...] = ()) -> Snapshot:
+    def _snapshot(self, names: tuple[SecretName, ...] = ()) -> Snapshot:
         """Return what is held.
 
         Raises:
-            RequestError: nothing was read yet.
+            RequestError: nothing is held. About the ``names`` asked for their own answers say more.
         """
-        if self._state.store.snapshot is None:
+        snapshot = self._state.store.snapshot
+        if snapshot is None or not (snapshot.current or names):
             attempt = freshness.next_attempt_in(self._state)
             raise RequestError(
                 NOT_READY,
@@ -182,7 +194,11 @@ class AppDoor:
                 names=names,
                 members={"nextAttemptIn": attempt},
             )
-        return self._state.store.snapshot
+        return snapshot
+
+    def _pending(self, snapshot: Snapshot, peer: Peer) -> list[SecretName]:
+        """Return which of the listed secrets without a value the caller may read."""
+        return sorted(n for n in snapshot.pending if decide(peer, n, self._state.grants).allowed)
 
     def _readable(self, snapshot: Snapshot, peer: Peer) -> dict[SecretName, Secret]:
         grants = self._state.grants

@@ -179,8 +179,9 @@ class ControlDoor:
     def _manifest(self) -> dict[str, object]:
         """Return references only: what the deployment's database backs up."""
         snapshot, config = self._state.store.snapshot, self._state.config
-        if snapshot is None:
-            raise RequestError(NOT_READY, freshness.unready(self._state) or "")
+        why_not = freshness.unready(self._state)
+        if snapshot is None or why_not is not None:  # a backup must not learn that there are no secrets
+            raise RequestError(NOT_READY, why_not or "")
         references = {
             name: Reference(secret.facts.version, secret.facts.created, secret.facts.expires)
             for name, secret in snapshot.current.items()

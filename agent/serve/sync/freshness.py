@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from agent.core import schedule
+from agent.core.readiness import Holding, why_not_ready
 from agent.core.wire_watch import LOOK_S
 from agent.serve.host import audit, clock
 from common.durations import span
@@ -67,22 +68,30 @@ def dropped_in(state: State) -> float | None:
 
 
 def unready(state: State) -> str | None:
-    """Return why the agent is not ready, or None when it is."""
-    failure = state.health.failure
-    if state.store.snapshot is None:
-        return str(failure) if failure else "the first reading of Barbican is under way"
+    """Return why the agent is not ready, or None when it is (agent/core/readiness.py)."""
+    health, snapshot = state.health, state.store.snapshot
     limit = state.config.staleness.max_stale
-    if limit is not None and age(state) > limit:
-        return f"Barbican has not confirmed the secrets for longer than max_stale; {failure}"
-    return None
+    return why_not_ready(
+        Holding(
+            read=snapshot is not None,
+            held=len(snapshot.current) if snapshot else 0,
+            pending=len(snapshot.pending) if snapshot else 0,
+            rejected=len(health.rejected),
+            denied=health.denied_since is not None,
+            outlived=limit is not None and age(state) > limit,
+            failure=str(health.failure) if health.failure else None,
+        )
+    )
 
 
 def summary(state: State) -> str:
-    """Return the state in one word: starting, denied, stale or ready."""
+    """Return the state in one word: starting, denied, empty, stale or ready."""
     if state.store.snapshot is None:
         return "starting"
     if state.health.denied_since is not None:
         return "denied"
+    if not state.store.snapshot.current:
+        return "empty"
     stale = age(state) > fresh_for(state) or bool(state.store.snapshot.kept)
     return "stale" if stale or unready(state) else "ready"
 
@@ -94,6 +103,8 @@ def line(state: State) -> str:
     if snapshot is not None:
         parts[0] += f", confirmed {span(age(state))} ago"
         parts.append(f"generation {snapshot.generation}, {len(snapshot.current)} secrets")
+        if snapshot.pending:
+            parts.append(f"without a value: {', '.join(sorted(snapshot.pending))}")
     drop = dropped_in(state)
     if drop is not None:
         parts.append(f"dropped in {span(drop)} unless access is given back")

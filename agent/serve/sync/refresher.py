@@ -15,7 +15,7 @@ import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from agent.core import rotation, schedule, wire
+from agent.core import clocks, rotation, schedule, wire
 from agent.core.errors import (
     INTERNAL,
     TOO_MANY_REQUESTS,
@@ -44,8 +44,10 @@ STUCK_S: Final = 60.0
 """How late the refresher may be, on a machine under load, before it counts as stuck."""
 RESTART_EVERY_S: Final = 10.0
 """An agent that keeps dying reads Barbican this often, and serves what it kept meanwhile."""
+PARTED_EVERY_S: Final = 60.0
+"""How often clocks that part may start a cycle."""
 
-_log: Final = logging.getLogger("agent.keeper")
+_log: Final = logging.getLogger("agent.refresher")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +83,8 @@ class Refresher:
         self._next: asyncio.Future[Refreshed] | None = None
         self._last_refresh = float("-inf")
         self._unreadable = 0
+        self._seen = clock.moment()
+        self._parted_at = float("-inf")
         self._settled = False  # whether the cycle to come is brought about by nothing but its interval
         self._must_move_by = math.inf
 
@@ -129,6 +133,7 @@ class Refresher:
         A month that has begun is noticed here too, whenever the next reading is.
         """
         self._call_budget.note({})
+        self._compare_clocks()
         if clock.boot() >= self._wakes_at:
             self._wake.set()
 
@@ -141,6 +146,31 @@ class Refresher:
 
     def _must_move_within(self, seconds: float) -> None:
         self._must_move_by = asyncio.get_running_loop().time() + seconds + STUCK_S
+
+    def _compare_clocks(self) -> None:
+        """Read Barbican at once where wall and boot clock have parted, and count what is held as older.
+
+        At most once in ``PARTED_EVERY_S``: a clock that is set to and fro must not become a storm of calls.
+        """
+        before, self._seen = self._seen, clock.moment()
+        ahead = clocks.parted(before, self._seen)
+        if abs(ahead) < clocks.PARTED_S:
+            return
+        if ahead > 0:
+            self._progress = progress = clocks.aged(self._progress, ahead)
+            moments = {"confirmed": progress.confirmed, "denied_since": progress.denied_since}
+            self._store.remember(self._store.moments._replace(**moments))
+            health = self._state.health
+            health.confirmed, health.denied_since = progress.confirmed, progress.denied_since
+        _log.warning(
+            "the wall clock went %.0f s %s of the boot clock (a restored snapshot, or a clock that was set): "
+            "reading Barbican now",
+            abs(ahead),
+            "ahead" if ahead > 0 else "behind",
+        )
+        if self._seen.boot - self._parted_at >= PARTED_EVERY_S:
+            self._parted_at = self._seen.boot
+            self.signal()
 
     @property
     def _due(self) -> float:
@@ -176,6 +206,7 @@ class Refresher:
         now = clock.moment()
         self._store.expire_previous(now.boot)
         self._call_budget.note({})
+        self._compare_clocks()
         step = rotation.overdue(self._store.held(), self._progress, self._policy, now)
         changed, _ = self._apply(step, {}, now)
         if changed:
@@ -280,7 +311,7 @@ class Refresher:
             for facts in self._store.held().values()
             if facts.expires is not None and facts.expires > now.wall
         ]
-        self._unreadable = self._unreadable + 1 if step.pending or step.kept else 0
+        self._unreadable = self._unreadable + 1 if step.remarks else 0
         if self._unreadable:
             sooner.append(schedule.backoff(pace, self._unreadable, self._uniform))
         wait = schedule.poll(pace, self._uniform, tuple(sooner), settled=self._settled)
@@ -328,17 +359,18 @@ class Refresher:
         progress, before = step.progress, self._store.held()
         if step.versions is not None:
             snapshot = self._store.snapshot
-            remarks = (step.pending, step.kept)
-            if step.dropped and snapshot is not None and not (step.pending or step.kept):
-                remarks = (snapshot.pending, snapshot.kept & step.versions.keys())
+            remarks = step.remarks
+            if remarks is None:  # nothing was learned: what is left is as it was
+                former = (snapshot.pending, snapshot.kept) if snapshot else ()
+                remarks = rotation.Remarks(*former).without(step.dropped)
             try:
                 changed = self._store.publish(
                     step.versions,
                     read,
                     previous_until=now.boot + self._state.config.rotation.previous_grace,
                     now=now.boot,
-                    pending=remarks[0],
-                    kept=frozenset(remarks[1]),
+                    pending=remarks.pending,
+                    kept=remarks.kept,
                 )
             except MemoryLockError as error:
                 changed = tuple(sorted(before.keys() - self._store.held().keys()))
