@@ -92,6 +92,7 @@ class Cycle:
             former = prepared.plugin.auth_ref
             base = self._endpoint(prepared, session)
         if prepared.plugin.auth_ref is not former:
+            login.allow_for(prepared, transport.skew or 0.0)
             self._ask_expiry = lambda known: expiry.learn(prepared, session, known, time.time())
         with self._timed("list"):
             listing = self._listing = barbican.read_listing(session, base, self._config)

@@ -67,6 +67,14 @@ def adopt(login: Login, kept: TokenState) -> None:
         login.plugin.set_auth_state(None)
 
 
+def allow_for(login: Login, skew: float) -> None:
+    """Judge a token's life by Keystone's clock where ours is ahead of it by ``-skew`` (s).
+
+    keystoneauth1 would take every new token for expired, and log in before each call.
+    """
+    login.plugin.MIN_TOKEN_LIFE_SECONDS += min(0.0, skew)
+
+
 def give_back(login: Login) -> str | None:
     """Return the token for the next cycle, as :func:`adopt` takes it, or None where there is none."""
     access = login.plugin.auth_ref
