@@ -30,9 +30,15 @@ class Machine:
         """Run it for a unit, and return what was asked for since the last run."""
         asked = self.directory / "asked"
         asked.write_text("")
-        environ = {"PATH": f"{self.directory}:{os.environ['PATH']}"}
-        subprocess.run([self.directory / "launcher", unit], env=environ, check=True, timeout=20)
+        subprocess.run([self.directory / "launcher", unit], check=True, timeout=20)
         return asked.read_text().splitlines()
+
+
+def _moved(launcher: str, directory: Path) -> str:
+    """Return the launcher with our directory in place of its own, and first in its PATH."""
+    assert launcher.count("\nPATH=") == 1
+    moved = launcher.replace("\nPATH=", f"\nPATH={directory}:")
+    return moved.replace("/run/vps-secrets", str(directory))
 
 
 @pytest.fixture
@@ -41,7 +47,7 @@ def machine(tmp_path: Path) -> Machine:
     for name in ("rotated", "told"):
         (tmp_path / name).mkdir()
     for name, text in (
-        ("launcher", LAUNCHER.read_text().replace("/run/vps-secrets", str(tmp_path))),
+        ("launcher", _moved(LAUNCHER.read_text(), tmp_path)),
         ("systemctl", f'#!/bin/sh\necho "$@" >>{tmp_path}/asked\n'),
         ("sleep", "#!/bin/sh\n"),
     ):
