@@ -1,13 +1,34 @@
 # Thin names for the scripts, which run without make too.
-.PHONY: demo test bench scenarios fleet soak setup deb deb-check test-system test-qemu
-demo: ; @scripts/demo $(if $(KEEP),--keep)
-test: ; @scripts/test
-scenarios: ; @scripts/scenarios
-bench: ; @scripts/bench $(if $(QUICK),--quick) $(if $(WRITE),--write)
-fleet: ; @scripts/fleet
-soak: ; @scripts/soak
-setup: ; @scripts/setup
-deb: ; @scripts/deb
-deb-check: ; @scripts/deb-check
-test-system: ; @scripts/test-system
-test-qemu: ; @scripts/test-qemu
+.PHONY: help setup check test coverage test-clocks nightly demo scenarios bench fleet soak deb deb-check test-system test-qemu
+help: ## this list
+	@sed -n 's/^\([a-z-]*\): ## \(.*\)/\1\t\2/p' Makefile | expand -t 14
+setup: ## the environments below build/ that the tests need
+	@scripts/setup
+check: ## style, types and the fast tests: half a minute, before each commit
+	@scripts/check
+test: ## all that needs no root file system: minutes, before each push
+	@scripts/test
+coverage: ## lines that the unit tests reach, against the floor of each file (RAISE=1 raises the floors)
+	@scripts/coverage $(if $(RAISE),--raise)
+test-clocks: ## what depends on the date, under moved clocks; needs a C compiler
+	@scripts/test-clocks
+nightly: ## the long runs: many examples for each property, moved clocks, all scenarios
+	@scripts/nightly
+demo: ## the product on a real Keystone and Barbican (KEEP=1 leaves it running)
+	@scripts/demo $(if $(KEEP),--keep)
+scenarios: ## every failure scenario of docs/outages.md
+	@scripts/scenarios
+bench: ## the agent beside its peers (QUICK=1 without peers, WRITE=1 renews docs/figures.md)
+	@scripts/bench $(if $(QUICK),--quick) $(if $(WRITE),--write)
+fleet: ## a simulated fleet's outages, with pictures
+	@scripts/fleet
+soak: ## the agent for long, with faults: does anything grow?
+	@scripts/soak
+deb: ## the Debian package, the same bytes each time
+	@scripts/deb
+deb-check: ## the package: same bytes twice, lintian, units, piuparts; needs root
+	@scripts/deb-check
+test-system: ## the package on booted Debian 12 and 13; needs root
+	@scripts/test-system
+test-qemu: ## the package on Debian's own kernels; needs root
+	@scripts/test-qemu

@@ -14,6 +14,7 @@ import json
 import os
 import platform
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -28,6 +29,7 @@ from lab.bench.results import AGENT, BAO, IMPORT, MODES, Mode, Read, Results
 from lab.bench.system import System
 from lab.bench.tools import BUILD, HERE, ROOT, Missing, progress, run
 from lab.testbed.cloud import Cloud
+from lab.testbed.fakes.nginx import PROGRAM as NGINX
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -196,9 +198,9 @@ def _versions() -> list[str]:
     """Return the pinned peers' versions, and that of nginx."""
     pins = (ROOT / "scripts/constraints/peers.txt").read_text().split()
     found = [pin.replace("==", " ") for pin in pins if pin.startswith(("openbao", "custodia", "aiohttp="))]
-    if peers.NGINX.exists():
-        version = peers.NGINX.parents[2] / "version"
-        found.append(f"nginx {version.read_text().strip()}")
+    if NGINX.exists():
+        told = subprocess.run([NGINX, "-v"], capture_output=True, text=True, check=True).stderr
+        found.append(f"nginx {told.strip().rpartition('/')[2]}")
     return found
 
 

@@ -10,13 +10,13 @@ import getpass
 import json
 import os
 import secrets
-import shutil
 import socket
 import subprocess
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from lab.bench.tools import BUILD, HERE, Missing, Tools, end, pinned, wait
+from lab.testbed.fakes.nginx import PROGRAM as NGINX
 from lab.testbed.running import UnixConnection
 
 if TYPE_CHECKING:
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 PYTHON: Final = BUILD / "peers-venv/bin/python"
-NGINX: Final = BUILD / "bench/nginx/usr/sbin/nginx"
 PEERS_HINT: Final = "mend it with: scripts/setup peers"
 
 
@@ -117,9 +116,8 @@ def aiohttp_floor(place: Place) -> Iterator[Peer]:
 @contextlib.contextmanager
 def nginx(place: Place) -> Iterator[Peer]:
     """Serve a static file with one worker and no access log: nothing is checked, nothing is recorded."""
-    program = NGINX if NGINX.exists() else shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
-    if program is None:
-        raise Missing("there is no nginx; mend it with: apt-get update, and run scripts/bench again")
+    if not NGINX.exists():
+        raise Missing("there is no nginx; fix it with: apt-get update, and run scripts/bench again")
     path, configuration = place.directory / "sock", place.directory / "nginx.conf"
     (place.directory / "secret").write_text(value())
     account = f"user {getpass.getuser()};" if not os.getuid() else ""
@@ -133,7 +131,7 @@ def nginx(place: Place) -> Iterator[Peer]:
         f"http {{ access_log off; keepalive_requests 1000000000; {temporary}\n"
         f"server {{ listen unix:{path}; root {place.directory}; }} }}\n"
     )
-    with place.server(program, "-p", place.directory, "-c", configuration, "-e", "stderr") as pid:
+    with place.server(NGINX, "-p", place.directory, "-c", configuration, "-e", "stderr") as pid:
         place.until_it_listens(path)
         workers = tuple(map(int, _children(pid)))
         yield Peer((Target("nginx, static file", path, get("/secret")),), (pid, *workers))
@@ -156,7 +154,7 @@ def custodia(place: Place) -> Iterator[Peer]:
         "[authz:paths]\nhandler = SimplePathAuthz\npaths = /secrets\n"
         "[/]\nhandler = Root\nstore = file\n[/secrets]\nhandler = Secrets\nstore = file\n"
     )
-    with place.server(program, configuration) as pid:
+    with place.server(NGINX, configuration) as pid:
         place.until_it_listens(path)
         connection = UnixConnection(path)
         send(connection, "POST", "/secrets/vps/")

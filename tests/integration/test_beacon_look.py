@@ -288,7 +288,7 @@ bodies = (
 )
 
 
-@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(answer=st.binary(max_size=100) | st.builds(lambda head, body: head + body, heads, bodies))
 def test_whatever_is_answered_is_a_validator_or_a_failure(tmp_path: Path, answer: bytes) -> None:
     """No exception leaves the look, whatever bytes come back, and what is seen passes the wire's check."""

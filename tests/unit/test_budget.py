@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.core import budget
@@ -144,7 +144,6 @@ def months(
     return polls
 
 
-@settings(max_examples=60, deadline=None)
 @given(st.integers(31, 3000), st.floats(600.0, MAX_S), st.floats(0, 60))
 def test_no_month_has_more_polls_than_its_budget(calls: int, poll_interval: float, day: float) -> None:
     """From any day on; a month that is counted from its middle has its share; and the budget is used."""

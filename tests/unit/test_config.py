@@ -366,7 +366,7 @@ _TABLES = [
 @given(
     st.dictionaries(st.sampled_from(_TABLES), st.dictionaries(st.sampled_from(_KEYS), _values, max_size=6))
 )
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_no_value_is_ever_told(tmp_path: Path, tables: dict[str, dict[str, object]]) -> None:
     """Whatever stands under whatever key: a Config or a ConfigurationError without the value."""
     canary = secrets.token_hex(8)

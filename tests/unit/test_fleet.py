@@ -89,6 +89,7 @@ def test_the_highest_mean_of_any_window() -> None:
 
 
 @pytest.mark.parametrize("calls", [9, 15])
+@pytest.mark.slow
 def test_a_small_fleet_keeps_its_promises(calls: int) -> None:
     """500 VPSs and a Barbican for so many, through every scenario: the peak fits, no waves are left."""
     for scenario in all_of(fleet_of(FLEET, calls, 10_000), SMALL, Capacity(rate=10.0), hours=1.5):
@@ -101,6 +102,7 @@ def test_a_small_fleet_keeps_its_promises(calls: int) -> None:
             assert found.last <= scenarios.WITHIN_S
 
 
+@pytest.mark.slow
 def test_without_the_remedies_the_same_fleet_does_not() -> None:
     """The measures can fail: no jitter is an overload, and polls in step are waves."""
     bare, narrow, in_step = (

@@ -10,7 +10,7 @@ import os
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.core.secret import SecretMetadata
@@ -148,7 +148,6 @@ def test_moments_that_can_not_be_are_found(at: int, wrong: float) -> None:
 
 
 @given(st.binary(max_size=200))
-@settings(max_examples=100, deadline=None)
 def test_an_index_that_is_nonsense_is_refused(nonsense: bytes) -> None:
     """A digest that fits proves nothing about the index."""
     with pytest.raises(AdoptionError):

@@ -308,7 +308,7 @@ class Run:
             assert step.progress == Progress(confirmed=self.now.boot)
 
 
-@pytest.mark.parametrize("size", [2, 3])
+@pytest.mark.parametrize("size", [2, pytest.param(3, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("broken", [None, *Unread])
 def test_a_rotation_is_whole_whatever_its_order_and_wherever_it_is_read(
     size: int, broken: Unread | None
@@ -351,7 +351,7 @@ def permutation(size: int, number: int) -> list[int]:
 
 
 @pytest.mark.parametrize("starts", [True, False])
-@pytest.mark.parametrize("size", [2, 3])
+@pytest.mark.parametrize("size", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_a_rotation_that_goes_on_while_payloads_are_read_is_whole_too(size: int, *, starts: bool) -> None:
     """The container is read once: wherever a second rotation is then, and wherever it goes on meanwhile.
 
@@ -432,7 +432,7 @@ def _change(barbican: Barbican, action: str, number: int) -> None:
             barbican.entries.append(Entry(G, former[-1]))
 
 
-@settings(max_examples=1500, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(
     starts=st.booleans(),
     actions=st.lists(st.tuples(st.sampled_from(ACTIONS), st.integers(0, 23)), min_size=5, max_size=80),

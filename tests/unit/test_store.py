@@ -10,7 +10,7 @@ import secrets
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.core.errors import MemoryLockError
@@ -244,7 +244,6 @@ def test_what_can_not_even_be_overwritten_is_wiped_whole() -> None:
 
 
 @given(st.lists(st.tuples(st.binary(max_size=3000), st.booleans()), max_size=12), st.data())
-@settings(deadline=None)
 def test_a_file_that_shrinks_in_place(payloads: list[tuple[bytes, bool]], data: st.DataObject) -> None:
     """What stays is the same byte for byte, for the next process too, and of the rest nothing is left."""
     index = data.draw(st.binary(max_size=200))
