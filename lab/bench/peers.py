@@ -154,7 +154,7 @@ def custodia(place: Place) -> Iterator[Peer]:
         "[authz:paths]\nhandler = SimplePathAuthz\npaths = /secrets\n"
         "[/]\nhandler = Root\nstore = file\n[/secrets]\nhandler = Secrets\nstore = file\n"
     )
-    with place.server(NGINX, configuration) as pid:
+    with place.server(program, configuration) as pid:
         place.until_it_listens(path)
         connection = UnixConnection(path)
         send(connection, "POST", "/secrets/vps/")
