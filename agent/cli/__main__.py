@@ -150,15 +150,13 @@ def _ready(content: dict[str, Any]) -> Iterable[str]:
 def _watch(options: argparse.Namespace) -> int:
     """Print every change; the first lines are what there is now. An agent that goes away is waited for."""
     known: dict[str, str] = {}
-    generation = 0
+    generation = 0  # of what is known
     away = started = False
     while True:
         try:
-            if away or not started:
-                generation = int(_good(ask(options.socket, "GET", "/v1/secrets")).get("generation") or 0)
-            else:
-                generation = _next_generation(options, generation)
-            former, known = known, _listed(options)
+            if started:
+                _wait_for_news(options, generation)
+            content = _good(ask(options.socket, "GET", "/v1/secrets"))
         except UnreachableError as error:
             if not started:
                 raise
@@ -167,21 +165,20 @@ def _watch(options: argparse.Namespace) -> int:
             away = True
             time.sleep(ASK_AGAIN_S)
             continue
+        listed = content.get("secrets") or ()
+        former, known = known, {str(one.get("name")): str(one.get("version")) for one in listed}
+        generation = int(content.get("generation") or 0)
         _changes(options, known, former if started else dict.fromkeys(known))
         started, away = True, False
 
 
-def _next_generation(options: argparse.Namespace, generation: int) -> int:
-    """Wait until something has changed after a generation, and return that of now."""
+def _wait_for_news(options: argparse.Namespace, generation: int) -> None:
+    """Wait until something has changed after a generation, in whatever run of the agent."""
     while True:
         answer = ask(options.socket, "GET", f"/v1/watch?after={generation}&timeout={WATCH_S}", WATCH_S)
         if answer.status != 204:  # noqa: PLR2004  # RFC 9110
-            return int(_good(answer).get("generation") or 0)
-
-
-def _listed(options: argparse.Namespace) -> dict[str, str]:
-    content = _good(ask(options.socket, "GET", "/v1/secrets"))
-    return {str(secret.get("name")): str(secret.get("version")) for secret in content.get("secrets") or ()}
+            _good(answer)
+            return
 
 
 def _changes(options: argparse.Namespace, known: dict[str, str], former: dict[str, Any]) -> None:

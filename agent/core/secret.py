@@ -29,6 +29,16 @@ class SecretMetadata:
     expires: float | None
 
 
+def next_generation(former: int, wall: float) -> int:
+    """Return the generation after ``former``, of a snapshot published at ``wall`` (Unix time, s).
+
+    It is the time in milliseconds, or one more than the former where the clock does not say more. So it grows
+    over restarts, reboots and restored snapshots without anything being remembered; and where the clock was
+    set back and nothing is remembered, it is another one at least (docs/adr/0023).
+    """
+    return max(former + 1, int(wall * 1000))
+
+
 class Secret:
     """One version of one secret: its facts, and a view of its payload in the snapshot's memory file.
 
@@ -75,6 +85,7 @@ class Secret:
 class Snapshot:
     """Everything the VPS has at one moment, from one reading of Barbican; immutable.
 
+    ``generation`` is from :func:`next_generation`: another one for every snapshot whose versions differ.
     ``previous`` holds, for a bounded grace time, the version before a rotation, and until when
     (seconds on the boot clock). ``pending`` are names that Barbican lists but whose payload was
     never readable. ``kept`` are names that still serve a former version although Barbican lists a

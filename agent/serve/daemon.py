@@ -32,6 +32,7 @@ from agent.serve.http.server import Server
 from agent.serve.state import State
 from agent.serve.store.handover import Handover
 from agent.serve.store.index import Owner
+from agent.serve.store.published import PublicationRecord
 from agent.serve.store.store import Store
 from agent.serve.supervision import Parts
 from agent.serve.sync import fetch_client, freshness
@@ -56,11 +57,14 @@ class Daemon:
     def __init__(self, config: Config, inherited: Inherited) -> None:
         self._inherited: Final = inherited
         self._descriptors: Final = DescriptorStore()
-        self._handover: Final = Handover(self._descriptors, Owner.of(config.vps_id, config.container.id))
+        owner = Owner.of(config.vps_id, config.container.id)
+        self._handover: Final = Handover(self._descriptors, owner)
+        self._published: Final = PublicationRecord(rotation_trigger.directory(), owner)
         store = Store(self._handover)
         self._state = State(config, accounts.grants_of(config.grants), store, clock.boot())
         adopted = self._handover.adopt(inherited.kept)
         store.adopt(adopted)
+        store.resume(self._published.last)
         self._state.health.confirmed = store.moments.confirmed
         self._state.health.denied_since = store.moments.denied_since
         self._refused: Final = adopted.refused
@@ -70,7 +74,6 @@ class Daemon:
         self._stop: Final = asyncio.Event()
         self._reload_is_due = False
         self._started: Final = config
-        self._first: Final = None if store.snapshot else 1  # a first reading is no rotation
         self._state.warnings = self._warnings(config)
         self._urgency = 0  # of the credential's expiry, as far as it was told
 
@@ -138,6 +141,7 @@ class Daemon:
                 freshness.age(state),
             )
             self._systemd.cycle_ended(freshness.line(state))
+            self._trigger_rotation()
         elif why_not := self._handover.why_not_at_all():
             _log.info("a restart will read everything from Barbican again: %s", why_not)
 
@@ -196,7 +200,6 @@ class Daemon:
         else:
             health.configuration_error = None
             self._state.config, self._state.grants = config, accounts.grants_of(config.grants)
-            self._state.reloads += 1
             self._state.warnings = (*self._warnings(config), *self._needs_restart(config))
             logging.getLogger().setLevel(config.log.level.upper())
             for warning in self._state.warnings:
@@ -235,12 +238,19 @@ class Daemon:
         return tuple(f"{name} has changed; restart the agent for it to take effect" for name in changed)
 
     def _on_cycle_end(self, refreshed: Refreshed) -> None:
-        """Tell systemd how a cycle ended, and units that can't watch what changed."""
-        if refreshed.changed and refreshed.generation != self._first:
-            rotation_trigger.tell(refreshed.changed, self._state.grants)
+        """Report to systemd how a cycle ended, and what changed to units that can't watch."""
+        del refreshed  # what the units know may be older
+        self._trigger_rotation()
         self._warn_of_expiry()
         self._systemd.cycle_ended(freshness.line(self._state))
         self._beacon.begin()
+
+    def _trigger_rotation(self) -> None:
+        """Touch the signs of what the units do not know: it may have changed while no agent was running."""
+        store = self._state.store
+        if store.snapshot is not None:
+            rotation_trigger.touch(self._published.untold(store.snapshot), self._state.grants)
+            self._published.write(store.snapshot, store.changed)
 
     def _beat(self) -> str:
         """Have done what is due after a suspension, and return the line for ``systemctl status``."""

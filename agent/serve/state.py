@@ -67,7 +67,7 @@ class BeaconStatus:
 class State:
     """The running agent. ``started`` is a moment on the boot clock (s).
 
-    ``config`` and ``grants`` are replaced together when a reload succeeds, which ``reloads`` counts;
+    ``config`` and ``grants`` are replaced together when a reload succeeds;
     ``stopping`` is set once. ``warnings`` are what is odd about the machine and the configuration.
     ``health`` is the refresher's, ``traffic`` the doors' own, ``beacon`` that of serve/sync/beacon_watch.py.
     """
@@ -77,7 +77,6 @@ class State:
     store: Store
     started: float
     stopping: bool = False
-    reloads: int = 0
     warnings: tuple[str, ...] = ()
     health: Health = field(default_factory=Health)
     traffic: Traffic = field(default_factory=Traffic)

@@ -19,15 +19,15 @@ const valuesOf = ({ secrets }) => Object.fromEntries(Object.entries(secrets).map
   [name, typeof value === 'string' ? value : Buffer.from(value.base64, 'base64')]))
 
 export async function * secrets () {
-  let known = null // after an error everything is read again: the agent may have been restarted
+  let known = 0 // the generation of the values that we have: 0 for none yet
   for (;;) {
     try {
-      if (known !== null && !await get(`/v1/watch?after=${known}&timeout=60`)) continue
+      // nothing new? A restarted agent knows what has changed since, too
+      if (!await get(`/v1/watch?after=${known}&timeout=60`)) continue
       const bundle = await get('/v1/bundle') // one snapshot: values rotated together arrive together
       known = bundle.generation
       yield valuesOf(bundle)
     } catch (error) {
-      known = null
       console.error(`secrets: ${error.message}`)
       await new Promise((resolve) => setTimeout(resolve, 1000))
     }

@@ -18,15 +18,14 @@ def values(bundle):  # text is a str; what is not UTF-8 comes in base64 and is b
     return {n: v if isinstance(v, str) else base64.b64decode(v["base64"]) for n, v in bundle["secrets"].items()}
 
 def secrets():
-    known = None  # after an error everything is read again: the agent may have been restarted
+    known = 0  # the generation of the values that we have: 0 for none yet
     while True:
         try:
-            if known is not None and not get(f"/v1/watch?after={known}&timeout=60"):
-                continue
+            if not get(f"/v1/watch?after={known}&timeout=60"):
+                continue  # nothing new; a restarted agent knows what has changed since, too
             bundle = get("/v1/bundle")  # one snapshot: values rotated together arrive together
             known = bundle["generation"]
             yield values(bundle)
         except (OSError, http.client.HTTPException) as error:
-            known = None
             print(f"secrets: {error}", file=sys.stderr)
             time.sleep(1)

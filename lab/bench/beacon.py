@@ -142,7 +142,8 @@ class Touched(threading.Thread):
 
     def run(self) -> None:
         """Touch and wait."""
-        for generation in range(1, MAX_TOUCHES + 1):
+        for _ in range(MAX_TOUCHES):
+            generation = self._agent.generation
             time.sleep(random.uniform(0, self._interval))  # noqa: S311  # a moment, not a secret
             with ROTATING:
                 self._cloud.deployment.rotate(self.vps, {"JWT_SECRET": generate_value("JWT_SECRET")})

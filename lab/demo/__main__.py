@@ -156,7 +156,7 @@ class Demo:
         for line in (
             f"curl --silent --unix-socket {app} http://localhost/v1/secrets",
             f"curl --silent --unix-socket {app} http://localhost/v1/secrets/JWT_SECRET | sha256sum",
-            f"curl --silent --unix-socket {app} 'http://localhost/v1/watch?after=1&timeout=30'",
+            f"curl --silent --unix-socket {app} 'http://localhost/v1/watch?timeout=30'",
             f"curl --silent --unix-socket {control} http://localhost/v1/status",
             f"curl --silent --unix-socket {control} -X POST http://localhost/v1/refresh",
             f"curl --silent --unix-socket {control} http://localhost/metrics",

@@ -151,6 +151,11 @@ class Agent:
         return response.json
 
     @property
+    def generation(self) -> int:
+        """The generation that it serves."""
+        return int(self.status()["generation"])
+
+    @property
     def log(self) -> str:
         """Everything that it wrote."""
         return self.log_file.read_text()

@@ -81,7 +81,7 @@ def test_a_secret_is_handed_over_byte_for_byte(running: Running) -> None:
     response = running.agent.get("/v1/secrets/BINARY")
     assert (response.status, response.body == bytes(range(256))) == (200, True)
     assert response.headers["etag"] == f'"{running.version("BINARY")}"'
-    assert response.headers["secrets-generation"] == "1"
+    assert response.headers["secrets-generation"] == str(running.agent.generation)
     assert response.headers["cache-control"] == "no-store"
     assert int(response.headers["age"]) >= 0
     assert "secrets-stale" not in response.headers
@@ -271,15 +271,16 @@ def test_a_thousand_connections_are_served_and_counted_out(agent: Agent) -> None
 
 def test_a_watch_times_out(agent: Agent) -> None:
     """204 without news, at once for 0 seconds."""
-    response = agent.get("/v1/watch?after=1&timeout=0")
-    assert (response.status, response.headers["secrets-generation"]) == (204, "1")
+    generation = agent.generation
+    response = agent.get(f"/v1/watch?after={generation}&timeout=0")
+    assert (response.status, response.headers["secrets-generation"]) == (204, str(generation))
 
 
 def test_a_watch_from_a_former_run_is_told_everything(agent: Agent) -> None:
-    """A generation that is newer than ours comes from before a restart."""
+    """A generation that is older than all that is known comes from before a restart."""
     response = agent.get("/v1/watch?after=99&timeout=5")
     assert response.status == 200
-    assert (response.json["generation"], len(response.json["changed"])) == (1, 6)
+    assert (response.json["generation"], len(response.json["changed"])) == (agent.generation, 6)
 
 
 def test_curl_reads_a_secret(agent: Agent) -> None:
@@ -325,17 +326,21 @@ def _watch(agent: Agent, answers: list[tuple[int, str]], caller: Caller, target:
 def test_a_rotation_wakes_only_whom_it_concerns(changing: Changing) -> None:
     """Nobody may not read A: its rotation does not wake him; that of PUBLIC_KEY does."""
     agent, answers = changing.agent, list[tuple[int, str]]()
-    watcher = _watch(agent, answers, NOBODY, "/v1/watch?after=1&timeout=20")
+    first = agent.generation
+    watcher = _watch(agent, answers, NOBODY, f"/v1/watch?after={first}&timeout=20")
     agent.until(lambda: agent.status()["watchers"] == 1)
     changing.world.rotate("A", b"2")
     changing.refresh()
-    assert agent.get("/v1/watch?after=1&timeout=20").json == {"generation": 2, "changed": ["A"]}
+    told = agent.get(f"/v1/watch?after={first}&timeout=20").json
+    assert told == {"generation": agent.generation, "changed": ["A"]}
+    assert told["generation"] > first
     assert answers == []
     changing.world.rotate("PUBLIC_KEY", b"2")
     changing.refresh()
     watcher.join(20)
     assert answers == [(200, "")]
-    assert agent.get("/v1/watch?after=1").json == {"generation": 3, "changed": ["A", "PUBLIC_KEY"]}
+    told = agent.get(f"/v1/watch?after={first}").json
+    assert told == {"generation": agent.generation, "changed": ["A", "PUBLIC_KEY"]}
 
 
 def test_the_previous_version_stays_for_its_grace(changing: Changing) -> None:
@@ -351,7 +356,7 @@ def test_a_lost_watcher_is_forgotten(changing: Changing) -> None:
     """It does not occupy the agent until its time is up."""
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(str(changing.agent.app))
-        connection.sendall(b"GET /v1/watch?after=1&timeout=300 HTTP/1.1\r\nHost: a\r\n\r\n")
+        connection.sendall(b"GET /v1/watch?timeout=300 HTTP/1.1\r\nHost: a\r\n\r\n")
         changing.agent.until(lambda: changing.agent.status()["watchers"] == 1)
     changing.agent.until(lambda: changing.agent.status()["watchers"] == 0)
 
@@ -359,12 +364,15 @@ def test_a_lost_watcher_is_forgotten(changing: Changing) -> None:
 def test_an_event_stream_tells_each_change(changing: Changing) -> None:
     """Server-sent events: names and generation, never a value."""
     connection = UnixConnection(changing.agent.app)
-    connection.request("GET", "/v1/watch?after=1", headers={"Accept": "text/event-stream"})
+    first = changing.agent.generation
+    connection.request("GET", "/v1/watch", headers={"Accept": "text/event-stream"})
     response = connection.getresponse()
     assert response.getheader("Content-Type") == "text/event-stream"
-    for generation, name in ((2, "A"), (3, "B")):
+    assert [response.readline().decode().strip() for _ in range(2)] == [f"id: {first}", ""]
+    for name in "AB":
         changing.world.rotate(name, b"2")
         changing.refresh()
+        generation = changing.agent.generation
         lines = [response.readline().decode().strip() for _ in range(4)]
         assert lines == [
             "event: changed",

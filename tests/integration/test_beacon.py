@@ -115,9 +115,10 @@ def test_the_first_sight_is_no_change_but_one_poll(running: Running) -> None:
 def test_a_touch_is_told_to_the_application(running: Running) -> None:
     """By the poll that it causes; the signature of the URL is in no log and no status."""
     running.agent.until(lambda: len(running.fetch.watches) == 2)
+    first = running.agent.generation
     running.world.rotate("A", b"b")
     running.sky.seen = "two"
-    assert running.agent.get("/v1/watch?after=1&timeout=20").json == {"generation": 2, "changed": ["A"]}
+    assert running.agent.get(f"/v1/watch?after={first}&timeout=20").json["changed"] == ["A"]
     running.agent.until(lambda: running.events("change") == 1)
     assert running.agent.stop() == 0
     assert CANARY not in running.agent.log
@@ -282,10 +283,12 @@ def test_from_a_touch_on_nginx_to_the_application(cloud: Cloud) -> None:
         with Agent(lambda directory: cloud.configuration(vps, directory, extra)) as agent:
             agent.start().until_ready()
             agent.until(lambda: agent.status()["beacon"]["state"] == "watching")
-            for generation in (1, 2):
+            generation = agent.generation
+            for _ in range(2):
                 agent.until(lambda: nginx.log.read_text().count(" 304 ") >= 2)
                 deployment.rotate(vps, {"A": secrets.token_bytes(20)})
                 told = agent.get(f"/v1/watch?after={generation}&timeout=60").json
-                assert told == {"generation": generation + 1, "changed": ["A"]}
+                assert (told["changed"], told["generation"] > generation) == (["A"], True)
+                generation = told["generation"]
             assert agent.stop() == 0
             assert CANARY not in agent.log

@@ -92,7 +92,7 @@ def play(cloud: Cloud, kills: int, seed: int) -> dict[str, float]:
         )
         return counted | {
             "rotations": witness.rotation,
-            "generations": day.status()["generation"],
+            "generations": len({read.generation for read in day.reader.reads if read.generation}),
             "reads": len(day.reader.reads) + len(second.reads),
             "cut off": len(gaps),
             "longest wait s": round(max(read.took for read in day.reader.reads), 3),

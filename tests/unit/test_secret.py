@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.core.secret import Secret, SecretMetadata, Snapshot
+from agent.core.secret import Secret, SecretMetadata, Snapshot, next_generation
 from common.names import SecretName, Version, parse_name, parse_version, strip_prefix
 
 VERSION = Version("0b5a7c5e-2d0e-4c1c-9b0a-3f6f7d7d0b11")
@@ -84,3 +84,18 @@ def test_a_snapshot_is_immutable() -> None:
     assert snapshot.versions() == {"JWT": VERSION}
     with pytest.raises(TypeError):
         snapshot.current[SecretName("A")] = make(b"y")  # type: ignore[index]  # that it can't is the point
+
+
+@pytest.mark.parametrize(
+    ("former", "wall", "expected"),
+    [
+        (0, 1_800_000_000.123, 1_800_000_000_123),
+        (1_800_000_000_123, 1_800_000_000.123, 1_800_000_000_124),  # twice in a millisecond
+        (1_800_000_000_123, 5.0, 1_800_000_000_124),  # the clock was set back
+        (1_800_000_000_123, 1_900_000_000.0, 1_900_000_000_000),
+        (0, 0.0, 1),
+    ],
+)
+def test_a_generation_grows_whatever_the_clock_says(former: int, wall: float, expected: int) -> None:
+    """It is the time of its publication where that is more."""
+    assert next_generation(former, wall) == expected

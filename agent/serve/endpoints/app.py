@@ -7,7 +7,7 @@ that no grant covers is 403 whether it exists or not.
 from __future__ import annotations
 
 import base64
-import zlib
+import hashlib
 from typing import TYPE_CHECKING, Final
 
 from agent.core.access import any_grant_matches, decide
@@ -77,8 +77,7 @@ class AppDoor:
         if target.path == "/v1/bundle":
             return self._bundle(target, peer, request.fields.get("if-none-match", ""))
         if target.path == "/v1/watch":
-            streams = "text/event-stream" in request.fields.get("accept", "")
-            return watch.answer(self._state, target, peer, streams=streams)
+            return watch.answer(self._state, target, request, peer)
         if target.path == "/v1/health/ready":
             return self._ready(target, peer)
         raise RequestError(NO_SUCH_PATH, "there are /v1/secrets, /v1/bundle, /v1/watch and /v1/health/ready")
@@ -146,13 +145,11 @@ class AppDoor:
         target.allow("GET")
         snapshot = self._snapshot()
         readable = self._readable(snapshot, peer)
-        # what the caller may read changes with the grants too
         pending = self._pending(snapshot, peer)
-        etag = f"g{self._state.started:.0f}-{self._state.reloads}-{snapshot.generation}"
-        if pending:  # a list that changes without a new generation
-            etag += f"-p{zlib.crc32(','.join(pending).encode()):08x}"
-        fields = field("ETag", f'"{etag}"') + field("Secrets-Generation", str(snapshot.generation))
         versions: dict[str, str | None] = {name: secret.facts.version for name, secret in readable.items()}
+        # all that the body is made of, so two bodies that differ never have the same, in whatever run
+        etag = hashlib.sha256(repr((snapshot.generation, versions, pending)).encode()).hexdigest()[:32]
+        fields = field("ETag", f'"{etag}"') + field("Secrets-Generation", str(snapshot.generation))
         if _matches(if_none_match, etag):
             record = Record("served", 304, target.path, versions, snapshot.generation)
             return Answer(record, Response(304, fields))

@@ -30,7 +30,7 @@ def _lines(state: State) -> Iterator[str]:
             "1 when the application can rely on what is served",
             float(freshness.unready(state) is None),
         ),
-        ("generation", "Counts snapshots that differ", float(snapshot.generation if snapshot else 0)),
+        ("generation", "Grows with each new snapshot", float(snapshot.generation if snapshot else 0)),
         ("secrets", "Secrets served", float(len(snapshot.current) if snapshot else 0)),
         (
             "secrets_pending",
@@ -61,7 +61,7 @@ def _lines(state: State) -> Iterator[str]:
         yield f"{_PREFIX}credential_expires_timestamp_seconds {expires:.0f}"
     for name, text, value in gauges:
         yield from _head(name, text, "gauge")
-        yield f"{_PREFIX}{name} {value:g}"
+        yield f"{_PREFIX}{name} {value:.15g}"  # a generation has 13 digits
     counters = (
         ("cycles_total", "Cycles, by outcome", "outcome", _cycles(state)),
         ("beacon_events_total", "What the watch over the beacon did", "event", dict(state.beacon.events)),

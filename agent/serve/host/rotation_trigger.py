@@ -37,13 +37,21 @@ def signs(changed: Iterable[SecretName], grants: Iterable[Grant]) -> set[str]:
     return found
 
 
-def tell(changed: Iterable[SecretName], grants: Iterable[Grant]) -> None:
-    """Touch the files, where systemd has made a directory for them."""
-    directory = os.environ.get("RUNTIME_DIRECTORY")
-    if not directory:
+def directory() -> Path | None:
+    """Return the directory that systemd has made for the unit, or None without systemd."""
+    path = os.environ.get("RUNTIME_DIRECTORY")
+    return Path(path) if path else None
+
+
+def touch(changed: Iterable[SecretName], grants: Iterable[Grant]) -> None:
+    """Touch the files of those whose secrets have changed, where there is a directory for them."""
+    where = directory()
+    if where is None:
         return
     for sign in sorted(signs(changed, grants)):
         try:
-            Path(directory, sign).touch(0o644)
+            (where / sign).touch(0o644)
         except OSError as error:
-            _log.warning("can't touch %s/%s: %s; its unit is not told", directory, sign, error.strerror)
+            _log.warning(
+                "can't touch %s/%s: %s; its unit does not learn of the change", where, sign, error.strerror
+            )

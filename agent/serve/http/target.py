@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from agent.core.http import Request
 
+MAX_DIGITS: Final = 15
+"""Of a number that is sent; a generation has 13, until the year 2286."""
 _NO_PARAMETERS: Final[Mapping[str, str]] = MappingProxyType({})
 
 
@@ -49,11 +51,7 @@ class Target:
     def whole(self, key: str) -> int | None:
         """Return a parameter as a whole number that is not negative, or None."""
         value = self._parameters.get(key)
-        if value is None:
-            return None
-        if not (value.isascii() and value.isdigit() and len(value) < 16):  # noqa: PLR2004  # far past any generation
-            raise RequestError(BAD_PARAMETER, f"{key} must be a whole number")
-        return int(value)
+        return None if value is None else whole(key, value)
 
     def seconds(self, key: str, default: float, most: float) -> float:
         """Return a parameter as seconds, at most ``most``."""
@@ -77,6 +75,17 @@ def _split(untrusted_query: str) -> dict[str, str]:
             raise RequestError(BAD_PARAMETER, "parameters are written key=value, each once")
         parameters[key] = value
     return parameters
+
+
+def whole(key: str, untrusted_value: str) -> int:
+    """Return a whole number that was sent as ``key``.
+
+    Raises:
+        RequestError: BAD_PARAMETER, with what it must be.
+    """
+    if not (untrusted_value.isascii() and untrusted_value.isdigit() and len(untrusted_value) <= MAX_DIGITS):
+        raise RequestError(BAD_PARAMETER, f"{key} must be a whole number")
+    return int(untrusted_value)
 
 
 def name_of(untrusted_name: str) -> SecretName:

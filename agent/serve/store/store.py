@@ -15,7 +15,8 @@ from dataclasses import replace
 from math import inf
 from typing import TYPE_CHECKING, Final
 
-from agent.core.secret import Secret, SecretMetadata, Snapshot
+from agent.core.secret import Secret, SecretMetadata, Snapshot, next_generation
+from agent.serve.host import clock
 from agent.serve.host.logs import place
 from agent.serve.store import index as kept_file
 from agent.serve.store.handover import SNAPSHOT, TOKEN, Kept
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     from agent.serve.store.handover import Adopted, Handover
+    from agent.serve.store.published import Published
     from common.names import SecretName, Version
 
 MAX_GONE: Final = 1000
@@ -40,6 +42,7 @@ class Store:
         self.snapshot: Snapshot | None = None
         self.changed: dict[SecretName, int] = {}
         """Generation in which each name last changed, appeared or went."""
+        self._former: Published | None = None
         self._handover: Final = handover
         self._memory: Kept | None = None
         self._token: Kept | None = None
@@ -55,6 +58,17 @@ class Store:
             self.snapshot = index.snapshot(self._memory.memory.views)
             self.changed, self._generation = dict(index.changed), index.generation
             self._moments = self._memory.memory.moments
+
+    def resume(self, former: Published | None) -> None:
+        """Go on with the generation of a former run, whose values are not here any more.
+
+        What is published first is compared with what that run published last, so that whoever has waited
+        since then learns what has changed meanwhile, and nothing where nothing has.
+        """
+        if former is not None:
+            self._generation = max(self._generation, former.generation)
+            if self.snapshot is None:
+                self._former, self.changed = former, dict(former.changed)
 
     @property
     def moments(self) -> Moments:
@@ -102,20 +116,23 @@ class Store:
                 the version that is held, all else is gone.
             KeyError: a version is neither read nor held, which the caller must rule out.
         """
-        former = self.snapshot.current if self.snapshot else {}
-        before = {name: secret.facts.version for name, secret in former.items()}
+        snapshot, former = self.snapshot, self.snapshot.current if self.snapshot else {}
+        before = self._versions_before()
         changed = tuple(
             sorted(n for n in before.keys() | versions.keys() if before.get(n) != versions.get(n))
         )
         previous = self._previous_after(versions, previous_until, now)
-        snapshot = self.snapshot
         if snapshot is not None and not changed and previous == snapshot.previous:
             if (pending, kept) == (snapshot.pending, snapshot.kept):
                 return ()
             if self._handover is None:
                 self.snapshot = replace(snapshot, pending=pending, kept=kept)
                 return ()
-        generation = self._generation + (1 if changed or snapshot is None else 0)
+        generation = self._generation
+        if changed or (snapshot is None and self._former is None):
+            generation = self._next_generation()
+        if snapshot is None:  # what was held before and can't be read now is not known to have changed
+            changed = tuple(name for name in changed if name in versions or name not in pending)
         sources: dict[Version, tuple[SecretMetadata, bytes | Secret]] = {
             **{secret.facts.version: (secret.facts, secret) for secret in former.values()},
             **read,
@@ -162,8 +179,8 @@ class Store:
             self._handover.give_up(file)
         elif file is not None:
             file.memory.close()
-        self.changed = dict.fromkeys(self.changed, self._generation + 1)
-        self._generation += 1
+        self._generation, self._former = self._next_generation(), None
+        self.changed = dict.fromkeys(self.changed, self._generation)
         self.wake()
 
     def _shrink(
@@ -183,7 +200,7 @@ class Store:
             self.snapshot = replace(snapshot, pending=pending, kept=kept)
             return
         gone = tuple(name for name in snapshot.current if name not in names)
-        generation = self._generation + (1 if gone else 0)
+        generation = self._next_generation() if gone else self._generation
         index = kept_file.Index(
             sequence=self._handover.next_sequence() if self._handover else 0,
             generation=generation,
@@ -312,6 +329,15 @@ class Store:
         snapshot = index.snapshot(memory.views)
         self._memory, self.snapshot = self._replace(self._memory, SNAPSHOT, memory), snapshot
         self.changed, self._generation = noted, generation
+
+    def _next_generation(self) -> int:
+        return next_generation(self._generation, clock.wall())
+
+    def _versions_before(self) -> Mapping[SecretName, Version]:
+        """Return what was published last, by this run or by the one before it."""
+        if self.snapshot is not None:
+            return self.snapshot.versions()
+        return self._former.versions if self._former else {}
 
     def _noted(
         self, changed: tuple[SecretName, ...], generation: int, current: Collection[SecretName]

@@ -1,0 +1,143 @@
+"""What /run remembers of the latest publication: generation, names and versions, never a value.
+
+The directory is memory and outlives an orderly stop, but not a boot (RuntimeDirectoryPreserve=). So the next
+run goes on with the generation, and knows what has changed while no agent was running. Where the file is lost
+or damaged, watchers miss nothing: the next generation is another one, and they learn all names.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from common import untrusted_json
+from common.names import SecretName, Version, parse_name, parse_version
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from agent.core.secret import Snapshot
+    from agent.serve.store.index import Owner
+
+FILE: Final = "~published.json"
+"""Beside the signs of serve/host/rotation_trigger.py; "~" is in no unit's name."""
+FORMAT: Final = 1
+MAX_BYTES: Final = 4 * 1024 * 1024
+_KEYS: Final = ("format", "vpsId", "container", "generation", "changed", "versions")
+_MOST: Final = 2**53
+
+_log: Final = logging.getLogger("agent.published")
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """One publication. ``changed``: the generation in which each name last changed, also of names that went.
+
+    ``versions`` are those that were served; a name that could not be read then has the one before.
+    """
+
+    generation: int
+    changed: Mapping[SecretName, int]
+    versions: Mapping[SecretName, Version]
+
+
+class PublicationRecord:
+    """The file in ``directory``; without a directory it is remembered in this process only."""
+
+    def __init__(self, directory: Path | None, owner: Owner) -> None:
+        self._file: Final = None if directory is None else directory / FILE
+        self._owner: Final = owner
+        self.last = self._read()
+        """The latest publication that is known, of this run or a former one."""
+
+    def untold(self, snapshot: Snapshot) -> tuple[SecretName, ...]:
+        """Return the names that differ from the latest publication; none where none is known."""
+        if self.last is None:
+            return ()
+        told, now = self.last.versions, self._versions(snapshot)
+        return tuple(sorted(name for name in told.keys() | now.keys() if told.get(name) != now.get(name)))
+
+    def write(self, snapshot: Snapshot, changed: Mapping[SecretName, int]) -> None:
+        """Remember a publication. A failure is logged only: at worst a change is reported twice."""
+        published = Published(snapshot.generation, dict(changed), self._versions(snapshot))
+        if published == self.last:
+            return
+        self.last = published
+        if self._file is None:
+            return
+        content = {
+            "format": FORMAT,
+            "vpsId": self._owner.vps_id,
+            "container": self._owner.container,
+            "generation": published.generation,
+            "changed": published.changed,
+            "versions": published.versions,
+        }
+        new = self._file.with_suffix(".new")
+        try:
+            new.touch(0o600)
+            new.write_text(json.dumps(content))
+            new.replace(self._file)
+        except OSError as error:
+            _log.warning(
+                "can't write %s: %s; after a restart the applications may be told of changes that they know",
+                self._file,
+                error.strerror,
+            )
+
+    def _versions(self, snapshot: Snapshot) -> Mapping[SecretName, Version]:
+        """Return the versions of a snapshot; of what it could not read, those that are known from before."""
+        versions = snapshot.versions()
+        if self.last is not None:
+            for name in snapshot.pending - versions.keys():
+                if name in self.last.versions:
+                    versions[name] = self.last.versions[name]
+        return versions
+
+    def _read(self) -> Published | None:
+        if self._file is None:
+            return None
+        try:
+            with self._file.open("rb") as file:
+                untrusted = file.read(MAX_BYTES)
+            return self._decode(untrusted)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            problem = error.strerror
+        except untrusted_json.MalformedError as error:
+            problem = str(error)
+        _log.warning("can't use %s: %s; every watcher learns all names", self._file, problem)
+        return None
+
+    def _decode(self, untrusted: bytes) -> Published | None:
+        what = "what was published"
+        members = untrusted_json.mapping(untrusted_json.parse(untrusted, what), what)
+        untrusted_json.record(members, what, _KEYS)
+        whose = (members["format"], members["vpsId"], members["container"])
+        if whose != (FORMAT, self._owner.vps_id, self._owner.container):
+            return None
+        changed = untrusted_json.mapping(members["changed"], "changed")
+        versions = untrusted_json.mapping(members["versions"], "versions")
+        return Published(
+            untrusted_json.integer(members["generation"], "generation", _MOST),
+            {_name(key): untrusted_json.integer(value, "changed", _MOST) for key, value in changed.items()},
+            {_name(key): _version(value) for key, value in versions.items()},
+        )
+
+
+def _name(untrusted: str) -> SecretName:
+    name = parse_name(untrusted)
+    if name is None:
+        raise untrusted_json.MalformedError("a name is not one")
+    return name
+
+
+def _version(untrusted: object) -> Version:
+    version = parse_version(untrusted_json.text(untrusted, "a version", 36))
+    if version is None:
+        raise untrusted_json.MalformedError("a version is not one")
+    return version
