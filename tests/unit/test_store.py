@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from agent.core.errors import MemoryLockError
 from agent.core.secret import SecretMetadata
+from agent.serve.host import clock
 from agent.serve.store.memory_file import MemoryFile, Moments
 from agent.serve.store.store import MAX_GONE, Store
 from common.names import SecretName, Version
@@ -23,6 +24,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 A, B = SecretName("A"), SecretName("B")
+
+
+@pytest.fixture(autouse=True)
+def _clock_that_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the beginning of time, so that generations count from 1."""
+    monkeypatch.setattr(clock, "wall", lambda: 0.0)
 
 
 def _read(name: SecretName, version: str, payload: bytes) -> dict[Version, tuple[SecretMetadata, bytes]]:
