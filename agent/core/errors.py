@@ -40,7 +40,7 @@ class Step(enum.StrEnum):
 
 
 class Fault(enum.StrEnum):
-    """What a failure means for the secrets that are held (see Staleness in docs/design.md)."""
+    """What a failure means for the secrets that are held (docs/operating.md, "Troubleshooting")."""
 
     TRANSIENT = "transient"  # nothing is known about the secrets: keep everything, back off
     DENIED = "denied"  # access was taken away: keep for the revocation grace, then drop

@@ -1,6 +1,6 @@
 """Runs Keystone or Barbican inside the server environment (Keystone 27-30, Barbican 20-23, cheroot).
 
-Started by `testbed_service.py` with that environment's interpreter, so it imports nothing of ours. Three
+Started by `lab/testbed/service.py` with that environment's interpreter, so it imports nothing of ours. Three
 streams are the whole contract with the parent:
 
 * stdin: one line of JSON with the parameters (they hold passwords, so they are never arguments or

@@ -29,7 +29,6 @@ class Options:
     enforce_scope: bool | None = None
     audit: bool = False
     debug: bool = False
-    tls: bool = False
     threads: int = 8
 
 

@@ -149,12 +149,9 @@ class Testbed:
             directory=directory,
             keystone_port=self._reserve_port(),
             barbican_port=self._reserve_port(),
-            scheme="https" if self.options.tls else "http",
+            scheme="http",
         )
         config.write(self.options, places)
-        if self.options.tls:
-            helper = Path(__file__).with_name("throwaway_ca.py")
-            subprocess.run([self.options.venv / "bin/python", "-I", helper, directory], check=True)
         return places
 
     def _reserve_port(self) -> int:
@@ -198,7 +195,7 @@ def _options(arguments: list[str] | None) -> tuple[Options, argparse.Namespace]:
     parser.add_argument("--token-cache-time", type=int, default=Options.token_cache_time, metavar="SECONDS")
     for switch in ("enforce-new-defaults", "enforce-scope"):
         parser.add_argument(f"--{switch}", action=argparse.BooleanOptionalAction)
-    for switch in ("audit", "debug", "tls"):
+    for switch in ("audit", "debug"):
         parser.add_argument(f"--{switch}", action="store_true")
     parser.add_argument("--once", action="store_true", help="start, print, end: to see the timing")
     parser.add_argument("--watch-stdin", action="store_true", help="end when standard input ends")

@@ -1,40 +1,250 @@
-"""What the documents name exists: files, links, make targets, configuration keys."""
+"""What documents, manual pages, messages and comments name exists: links, files, commands, decisions."""
 
 from __future__ import annotations
 
+import argparse
+import ast
+import importlib.util
+import io
 import re
+import subprocess
+import tokenize
+from functools import cache
 from pathlib import Path
+from typing import Final
 
 import pytest
 
+from agent.cli.__main__ import _parser
 from common import places
 
-ROOT = Path(__file__).parents[2]
-FOLDERS = "agent|common|deployer|lab|tests|docs|packaging|systemd|scripts"
-DOCUMENTS = sorted({*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")})
+ROOT: Final = Path(__file__).parents[2]
+FOLDERS: Final = "agent|common|deployer|lab|tests|docs|packaging|systemd|scripts"
+DOCUMENTS: Final = sorted({*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")})
+MANUAL: Final = sorted((ROOT / "packaging/man").iterdir())
+SOURCES: Final = sorted(
+    path
+    for name in (*FOLDERS.split("|"), ".ci", "Makefile", "pyproject.toml")
+    for path in ([ROOT / name] if (ROOT / name).is_file() else (ROOT / name).rglob("*"))
+    if path.is_file() and path.suffix not in {".md", ".png", ".svg", ".pyc"} and path.parent.name != "man"
+)
+# Not ours: what a machine has, and what tests make there.
+ELSEWHERE: Final = ("/", "~", "$", "http", "build/", "*")
+NOT_OURS: Final = {"remote.py", "probe.py", "load.py", "conf.py", "usercustomize.py", "sitecustomize.py"}
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
-def test_links_and_files_exist(document: Path) -> None:
-    """Every relative link, and every path of ours in code marks."""
-    text = document.read_text()
-    links = [link for link in re.findall(r"\]\(([^)#]+)\)", text) if "://" not in link]
-    missing = [link for link in links if not (document.parent / link).exists()]
-    named = re.findall(rf"\b((?:{FOLDERS})/[\w./-]+\.\w+)", text)
-    missing += [name for name in named if not (ROOT / name).exists()]
+def the_id(path: Path) -> str:
+    """Name a test's file."""
+    return str(path.relative_to(ROOT))
+
+
+@cache
+def files() -> frozenset[str]:
+    """Return every file and folder of the repository, by its path and by each shorter end of it."""
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.split("\n")
+    whole = {path for name in listed if (ROOT / name).exists() for path in (Path(name), *Path(name).parents)}
+    return frozenset("/".join(path.parts[start:]) for path in whole for start in range(len(path.parts)))
+
+
+@cache
+def words_of(path: Path) -> str:
+    """Return what a file says to people: of Python its comments and strings, else all of it."""
+    text = path.read_text(errors="replace")
+    if path in MANUAL:
+        return re.sub(r"\\f[BIRP]|^\.[A-Z]+ ?|\"", "", text, flags=re.MULTILINE).replace("\\-", "-")
+    if path.suffix != ".py":
+        return text
+    strings = [
+        node.value
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    ]
+    tokens = tokenize.generate_tokens(io.StringIO(text).readline)
+    return "\n".join([*strings, *(token.string for token in tokens if token.type == tokenize.COMMENT)])
+
+
+@cache
+def code_in(path: Path) -> str:
+    """Return what is marked as code, one piece a line: in back-quotes, and indented lines of a document."""
+    text = words_of(path)
+    spans = re.findall(r"(?<!`)``?([^`]+)``?(?!`)", text)
+    if path.suffix == ".md":
+        spans += re.findall(r"^    (\S.*)$", text.replace("\\\n", " "), re.MULTILINE)
+    if path in MANUAL:
+        spans += text.splitlines()
+    return "\n".join(" ".join(span.split()) for span in spans)
+
+
+def anchor(heading: str) -> str:
+    """Return the anchor that a heading gets, as GitHub makes it."""
+    text = re.sub(r"[*`]|\[([^\]]*)\]\([^)]*\)", r"\1", heading).strip().lower()
+    return re.sub(r"[^\w\- ]", "", text).replace(" ", "-")
+
+
+def missing_files(text: str) -> list[str]:
+    """Return each name of a file of ours in a text that is no file: by its path, or the end of one."""
+    named = re.findall(r"[\w./~$*{}<>@:-]*\w\.(?:md|py|mjs|sh|svg|png)\b(?![\w(/*-]|\.\w)", text)
+    named += re.findall(rf"(?<![\w./-])(?:{FOLDERS})/[\w.@/-]*\w(?![\w*{{<-])", text)
+    missing = []
+    for name in named:
+        plain = re.sub(r"^(?:\.{1,2}/)+", "", name)
+        ours = not name.startswith(ELSEWHERE) and "://" not in name and "{" not in name
+        placeholder = Path(plain).name in NOT_OURS or Path(plain).stem.isupper()
+        decision = re.fullmatch(r"docs/adr/\d{4}", plain) and any(ROOT.glob(f"{plain}-*.md"))
+        if ours and not placeholder and not decision and files().isdisjoint({plain, f"{plain}.py"}):
+            missing.append(name)
+    return missing
+
+
+@cache
+def commands() -> dict[str, set[str]]:
+    """Return every subcommand of vps-secrets with its options."""
+    (subparsers,) = (
+        action for action in _parser(["setup"])._actions if isinstance(action, argparse._SubParsersAction)
+    )
+    return {
+        name: {option for action in parser._actions for option in action.option_strings}
+        for name, parser in subparsers.choices.items()
+    }
+
+
+def missing_commands(code: str) -> list[str]:
+    """Return each command in code that there is not: make targets, modules, ours with its options."""
+    makefile = (ROOT / "Makefile").read_text()
+    missing = [
+        f"make {target}"
+        for target in re.findall(r"(?:^|[ (])make ([a-z][\w-]*)", code, re.MULTILINE)
+        if target != "python3-venv" and not re.search(rf"^{target}:", makefile, re.MULTILINE)
+    ]
+    for command, rest in re.findall(r"(?<![\w./-])vps-secrets ([a-z][a-z-]*)(.*)", code):
+        options = re.findall(r"(?<!\S)\[?(--[a-z][a-z-]*)", rest.partition("|")[0])
+        if command not in commands():
+            missing.append(f"vps-secrets {command}")
+        else:
+            missing += [f"{command} {option}" for option in options if option not in commands()[command]]
+    daemon = (ROOT / "agent/serve/__main__.py").read_text()
+    for rest in re.findall(r"(?<![\w./-])(?<!-u )vps-secrets-agent ((?:\[?--).*)", code):
+        missing += [
+            f"agent {option}" for option in re.findall(r"--[a-z-]+", rest) if f'"{option}"' not in daemon
+        ]
+    for module in re.findall(r"python3? -m ([\w.]+)", code):
+        try:
+            found = importlib.util.find_spec(module)
+        except ModuleNotFoundError:
+            found = None
+        if found is None:
+            missing.append(f"python -m {module}")
+    return missing
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=the_id)
+def test_links_lead_somewhere(document: Path) -> None:
+    """Every relative link: its file, and its anchor among that file's headings."""
+    missing = []
+    for link in re.findall(r"\]\(([^)\s]+)\)", document.read_text()):
+        target, _, wanted = link.partition("#")
+        if "://" in target or target.startswith("mailto:"):
+            continue
+        path = (document.parent / target) if target else document
+        if not path.exists():
+            missing.append(link)
+        elif wanted:
+            headings = re.findall(r"^#+ (.*)$", path.read_text(), re.MULTILINE)
+            missing += [link] if wanted not in {anchor(heading) for heading in headings} else []
     assert missing == []
 
 
-def test_the_commands_of_the_readme_exist() -> None:
-    """Make targets, and the scripts beside them."""
-    text = (ROOT / "README.md").read_text()
-    targets = set(re.findall(r"\bmake (\w+)", text)) - {"python3"}
-    makefile = (ROOT / "Makefile").read_text()
-    assert targets >= {"demo", "test", "bench"}
-    assert [target for target in targets if f"\n{target}:" not in makefile] == []
-    assert [
-        name for name in re.findall(r"scripts/(\w+)", text) if not (ROOT / "scripts" / name).exists()
-    ] == []
+@pytest.mark.parametrize("path", [*DOCUMENTS, *MANUAL, *SOURCES], ids=the_id)
+def test_what_is_named_exists(path: Path) -> None:
+    """Files, folders, make targets, scripts, commands with their options, modules, decisions."""
+    decisions = {int(file.name[:4]) for file in (ROOT / "docs/adr").glob("[0-9]*.md")}
+    missing = missing_files(words_of(path)) if path.name != "test_documents.py" else []
+    missing += missing_commands(code_in(path)) if path.name != "test_documents.py" else []
+    missing += [
+        f"ADR {number}"
+        for number in re.findall(r"\bADR (\d+)", words_of(path))
+        if int(number) not in decisions
+    ]
+    assert missing == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "see docs/design.md",
+        "(agent/serve/keeper.py)",
+        "calls lab/testbed/throwaway_ca.py first",
+        "as translate.py does",
+        "in `serve/kept.py`.",
+        "tests/cloud/fakes has them",
+    ],
+)
+def test_a_file_that_is_gone_is_found(text: str) -> None:
+    """Whether the path is whole, the end of one, or a folder's."""
+    assert missing_files(text) != []
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "make no-such",
+        "sudo vps-secrets forget",
+        "vps-secrets wait --until 3",
+        "vps-secrets-agent --check",
+        "python -m tests.no_such",
+    ],
+)
+def test_a_command_that_is_gone_is_found(code: str) -> None:
+    """Target, subcommand, option, module."""
+    assert missing_commands(code) != []
+
+
+def test_what_is_there_is_not_missing() -> None:
+    """What stands in a sentence, in the ways in which it may be written."""
+    text = "docs/adr/0005, rotation.py; serve/http/server.py, https://example.org/x.md, /x.py (tests/unit)."
+    assert missing_files(text) == []
+    assert (
+        missing_commands("make demo KEEP=1\nsudo vps-secrets setup --replace <x\npython -m lab.fleet") == []
+    )
+
+
+def test_every_decision_has_its_status_and_date() -> None:
+    """In its third line; the list has both, and the title."""
+    rows = re.findall(r"^\| \[(\d+)\]\((.*?)\) \| (.*) \| (.*) \| (.*) \|$", _list(), re.MULTILINE)
+    decisions = []
+    for path in sorted((ROOT / "docs/adr").glob("[0-9]*.md")):
+        match = re.match(
+            r"# (\d+)\. (.*)\n\nStatus: ([^.]+)\. Date: (\d{4}-\d\d-\d\d)(?:\.? .*|\.)?\n\n", path.read_text()
+        )
+        assert match, f"{path.name} begins otherwise than # N. Title, Status: WORD. Date: YYYY-MM-DD"
+        assert int(path.name[:4]) == int(match[1])
+        decisions.append((match[1], path.name, match[2], match[3], match[4]))
+    assert rows == decisions
+
+
+def _list() -> str:
+    return (ROOT / "docs/adr/README.md").read_text()
+
+
+def test_the_units_name_manual_pages_that_exist() -> None:
+    """Documentation= of each unit, and what the pages themselves refer to."""
+    pages = {(path.stem, path.suffix[1:]) for path in MANUAL}
+    named = set()
+    for unit in (ROOT / "systemd").iterdir():
+        for line in re.findall(r"^Documentation=(.*)$", unit.read_text(), re.MULTILINE):
+            for word in line.split():
+                assert word.startswith(("man:", "https://")), f"{unit.name}: {word}"
+                named |= set(re.findall(r"man:(.*)\((\d)\)", word))
+    for path in MANUAL:
+        named |= set(re.findall(r"(vps-secrets[\w.-]*) \((\d)\)", words_of(path)))
+    assert len(named) >= 4
+    assert named - pages == set()
 
 
 def test_every_problem_type_is_documented() -> None:
