@@ -1,7 +1,8 @@
 """What to hold after each reading of Barbican: a pure machine, a reading or a failure in, a step out.
 
 The rules for failures are in docs/outages.md and docs/adr/0002. The machine never sees a payload: it
-decides over names and versions, and its caller (agent/serve/sync/refresher.py) builds the snapshot that was decided.
+decides over names and versions, and its caller (agent/serve/sync/refresher.py) builds the snapshot that was
+decided.
 
 Invariants: a step either keeps everything, or leaves out what has to go, or names the whole new set; values
 that were rotated together change in one step, since whoever rotates adds all new entries before removing an

@@ -76,7 +76,7 @@ IMPURE_METHODS: Final = {
     "iterdir", "glob", "rglob", "mkdir", "touch", "unlink", "rmdir", "rename", "chmod",
 }
 # fmt: on
-# Two circles that are being cut.
+# A circle that is being cut: connection declares a Protocol of what it needs of its server.
 KNOWN_CIRCLES: Final = ({"agent.serve.http.connection", "agent.serve.http.server"},)
 
 
