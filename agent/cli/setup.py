@@ -1,51 +1,34 @@
 """``vps-secrets setup``: makes this machine the agent's, from a few facts and one credential, as root.
 
 The credential comes from standard input, a descriptor or a terminal, never from an argument, and goes to
-systemd-creds(1) only, which encrypts it for this machine (TPM2 where there is one, else its own key). What is
-written are references: nothing in the configuration is a secret.
+systemd-creds(1) only, which encrypts it for this machine. What is written are references: nothing in the
+configuration is a secret.
+
+``--replace`` keeps what is not given, and what is in force until the new has proved itself: a draft is
+written and checked, Barbican is read with it beside the running agent, then configuration and credential are
+exchanged at once; where the agent's own reading fails after that, they are exchanged back (docs/adr/0025).
 """
 
 from __future__ import annotations
 
-import contextlib
 import getpass
-import grp
-import json
 import os
-import pwd
-import re
-import subprocess
 import sys
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from agent.cli import show
+from agent.cli import setup_files, setup_machine, show
 from agent.cli.http import AnswerError, PermissionDeniedError, UnreachableError, ask
-from common.places import FETCH_SOCKET
+from agent.cli.setup_config import CREDENTIAL_NAME, Given, UnchangeableError, changed, read
+from agent.cli.setup_files import CONFIGURATION, CREDENTIAL, DIRECTORY, DRAFT
+from agent.cli.setup_machine import SetupError
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterator
 
-DIRECTORY: Final = Path("/etc/vps-secrets-agent")
-CONFIGURATION: Final = DIRECTORY / "agent.toml"
-CREDENTIAL: Final = DIRECTORY / "keystone-credential.cred"
-DROP_IN: Final = Path("/etc/systemd/system/vps-secrets-app.socket.d/group.conf")
-CREDENTIAL_NAME: Final = "keystone-credential"
 MAX_BYTES: Final = 64 * 1024
-RUNNING: Final = Path("/run/systemd/system")  # sd_booted(3)
-UNITS: Final = ("vps-secrets-app.socket", "vps-secrets-agent.service")
-AGENT: Final = "/usr/sbin/vps-secrets-agent"
-_CONTAINER: Final = re.compile(r".*[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _OK: Final = 200
 READING_S: Final = 60.0
-ENVIRONMENT: Final = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
-"""The distribution's programs, not those that somebody has put in /usr/local."""
-
-
-class SetupError(Exception):
-    """A step failed; the text names it, and what to do."""
+_KEPT: Final = "nothing was changed: the configuration and the credential in force stay"
 
 
 class Question(NamedTuple):
@@ -72,12 +55,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ca-file", metavar="PATH", help="default: the system's certificates")
     parser.add_argument("--user", help="the user that the application runs as: it may read the secrets")
     parser.add_argument("--unit", help="a unit that may read them, such as recruitiq.service")
-    parser.add_argument(
-        "--secrets", default="*", metavar="NAMES", help="which ones, with commas; default: all"
-    )
+    parser.add_argument("--secrets", metavar="NAMES", help="which ones, with commas; default: all")
     parser.add_argument("--credential-fd", type=int, default=0, metavar="N", help="default: standard input")
-    parser.add_argument("--replace", action="store_true", help="overwrite the configuration that is there")
-    parser.add_argument("--no-start", action="store_true", help="for images: leave the agent as it is")
+    parser.add_argument(
+        "--replace", action="store_true", help="change what is there; what is not given stays as it is"
+    )
+    parser.add_argument(
+        "--no-start", action="store_true", help="for images: write only, without a reading or a restart"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -85,22 +70,26 @@ def run(options: argparse.Namespace) -> int:
     if os.geteuid():
         return _say("only root can set this machine up: sudo vps-secrets setup …", 4)
     os.umask(0o022)  # whatever the caller's is: units are configured by what is written
-    missing = _missing(options)
-    if missing:
-        return _say(f"needed: {', '.join(missing)}", 2)
+    path = DIRECTORY / CONFIGURATION
     try:
-        _set_up(options)
-        if RUNNING.is_dir():
-            _run(["systemctl", "daemon-reload"], "systemd")
-        if options.no_start:
-            print(f"not started (--no-start): the next boot does, or: systemctl restart {' '.join(UNITS)}")
-            return 0
-        return _start(options)
+        former = path.read_text() if path.exists() else None
+        if former is not None and not options.replace:
+            return _say(f"{path} is there already: give --replace to change it", 1)
+        missing = [] if former is not None else _missing(options)
+        if missing:
+            return _say(f"needed: {', '.join(missing)}", 2)
+        return _set_up(options, former)
+    except UnchangeableError as error:
+        return _say(f"{path}: {error}", 1)
     except SetupError as error:
         return _say(str(error), 1)
-    except OSError as error:  # a disk that is full or can't be written
-        place = f"{show.clean(str(error.filename))}: " if error.filename else f"{CONFIGURATION.parent}: "
-        return _say(f"can't write: {place}{error.strerror}; nothing was started", 1)
+    except (OSError, UnicodeDecodeError) as error:  # a disk that is full or can't be written
+        place = getattr(error, "filename", None) or DIRECTORY
+        reason = getattr(error, "strerror", None) or type(error).__name__
+        place = str(place).replace(str(DRAFT), str(DIRECTORY))
+        return _say(f"can't write: {show.clean(place)}: {reason}; nothing was started", 1)
+    finally:
+        setup_files.discard()
 
 
 def _missing(options: argparse.Namespace) -> list[str]:
@@ -120,125 +109,129 @@ def _missing(options: argparse.Namespace) -> list[str]:
     return missing
 
 
-def _set_up(options: argparse.Namespace) -> None:
-    """Write the configuration, the encrypted credential and the socket's group, each checked before."""
-    if CONFIGURATION.exists() and not options.replace:
-        raise SetupError(f"{CONFIGURATION} is there already: give --replace to overwrite it")
-    group = _group_of(options.user)
-    with _beside(CONFIGURATION, configuration(options)) as draft:
-        _run([AGENT, "--check-config", "--config", str(draft)], "the configuration", str(draft))
-        credential = _credential(options)
-        _encrypt(credential)
-        draft.chmod(0o644)  # both processes read it, and nothing in it is a secret
-        draft.replace(CONFIGURATION)
-    print(f"configuration  {CONFIGURATION}: checked")
-    if group is not None:
-        DROP_IN.parent.mkdir(parents=True, exist_ok=True)
-        DROP_IN.write_text(f"# written by vps-secrets setup\n[Socket]\nSocketGroup={group}\n")
-        print(f"socket         group {group}: {DROP_IN}")
-
-
-def configuration(options: argparse.Namespace) -> str:
-    """Return the configuration file. JSON's strings are TOML's basic strings."""
-    keystone = [
-        ("auth_url", options.auth_url),
-        ("application_credential_id", options.application_credential_id),
-        ("credential", CREDENTIAL_NAME),
-        ("region", options.region),
-        ("interface", options.interface),
-        ("ca_file", options.ca_file),
-    ]
-    grant = [("user", options.user), ("unit", options.unit)]
-    names = [name.strip() for name in options.secrets.split(",")]
-    lines = [
-        "# Written by vps-secrets setup; every key is explained in vps-secrets-agent.toml(5).",
-        f"vps_id = {json.dumps(options.vps_id)}",
-        f"container = {json.dumps(options.container)}",
-        "",
-        "[keystone]",
-        *(f"{key} = {json.dumps(value)}" for key, value in keystone if value),
-        "",
-        "[fetch]",
-        f"socket = {json.dumps(FETCH_SOCKET)}",
-        "",
-        "[[grant]]",
-        *(f"{key} = {json.dumps(value)}" for key, value in grant if value),
-        f"secrets = {json.dumps(names)}",
-        "",
-    ]
-    return "\n".join(lines)
-
-
-def _group_of(user: str | None) -> str | None:
-    """Return the primary group of the application's user, which gets the socket."""
-    if not user:
-        return None
+def _set_up(options: argparse.Namespace, former: str | None) -> int:
+    """Write a draft, try it, put it in force, and take it back where the agent can't read with it."""
+    given = _given(options)
+    text = changed(former, given)
+    dropped_in = setup_machine.drop_in()
+    drop_in = setup_machine.drop_in_for(given.user, given.unit) if given.who() else dropped_in
+    tried = setup_machine.RUNNING.is_dir() and not options.no_start
+    if tried and read(text)["keystone"].get("credential") == CREDENTIAL_NAME:
+        setup_machine.check_loads_credential()
+    _write_draft(options, former, text)
+    if tried and former is not None and not _trial():
+        return _say(_KEPT, 1)
+    keep = False
+    setup_files.exchange()
     try:
-        return grp.getgrgid(pwd.getpwnam(user).pw_gid).gr_name
-    except KeyError:
-        raise SetupError(f"there is no user {show.clean(user)} on this machine: make it first") from None
+        setup_machine.put_drop_in(drop_in)
+        setup_machine.reload_units()
+        _print_what_is_new(former, text, drop_in if drop_in != dropped_in else None)
+        status = 0 if options.no_start else _start(options, socket=drop_in != dropped_in)
+        keep = status == 0 or former is None
+    finally:
+        if not keep and former is not None:
+            _take_back(dropped_in, socket=drop_in != dropped_in)
+    if options.no_start:
+        print(f"not started (--no-start): the next boot does, or: systemctl restart {setup_machine.UNITS}")
+    return status
 
 
-def _credential(options: argparse.Namespace) -> bytes:
-    """Return the credential's secret part, without the line's end."""
+def _given(options: argparse.Namespace) -> Given:
+    names = None if options.secrets is None else tuple(n.strip() for n in options.secrets.split(","))
+    return Given(
+        vps_id=options.vps_id,
+        container=options.container,
+        auth_url=options.auth_url,
+        application_credential_id=options.application_credential_id,
+        region=options.region,
+        interface=options.interface,
+        ca_file=options.ca_file,
+        user=options.user,
+        unit=options.unit,
+        secrets=names,
+    )
+
+
+def _write_draft(options: argparse.Namespace, former: str | None, text: str) -> None:
+    """Write configuration and credential beside those in force, each checked."""
+    setup_files.begin()
+    setup_files.write(
+        CONFIGURATION, text.encode(), 0o644
+    )  # both processes read it; nothing in it is a secret
+    draft = str(DRAFT / CONFIGURATION)
+    setup_machine.run([setup_machine.AGENT, "--check-config", "--config", draft], "the configuration")
+    keystone, before = read(text)["keystone"], {} if former is None else read(former).get("keystone", {})
+    key = "application_credential_id"
+    credential = _credential(options, needed=former is None or keystone.get(key) != before.get(key))
+    if credential is None:
+        print(f"credential     {DIRECTORY / CREDENTIAL}: none was given, the former one stays")
+        return
+    if keystone.get("credential") != CREDENTIAL_NAME:
+        raise SetupError("the configuration has its credential elsewhere: change it there, without setup")
+    bound = setup_machine.encrypt(credential)
+    print(f"credential     {DIRECTORY / CREDENTIAL}: encrypted for this machine with {bound.words}")
+    if bound.pcrs:
+        numbers = ", ".join(map(str, bound.pcrs))
+        print(f"warning        bound to the TPM2's PCR {numbers}: it can't be decrypted any more")
+        print("               when these change, with the firmware or its Secure Boot keys: keep the secret")
+
+
+def _credential(options: argparse.Namespace, *, needed: bool) -> bytes | None:
+    """Return the credential's secret part, without the line's end; None where none is given, nor needed."""
     if options.credential_fd == 0 and sys.stdin.isatty():
-        read = getpass.getpass("secret of the application credential (not shown): ").encode()
+        keeps = "" if needed else "; empty: the former one stays"
+        read_in = getpass.getpass(f"secret of the application credential (not shown{keeps}): ").encode()
     else:
         try:
             with os.fdopen(options.credential_fd, "rb", closefd=False) as source:
-                read = source.read(MAX_BYTES + 1)
+                read_in = source.read(MAX_BYTES + 1)
         except OSError as error:
             raise SetupError(f"credential: descriptor {options.credential_fd}: {error.strerror}") from None
-    credential = read.rstrip(b"\r\n")
+    credential = read_in.rstrip(b"\r\n")
+    if not credential and not needed:
+        return None
     if not credential or len(credential) > MAX_BYTES or b"\n" in credential:
         raise SetupError("credential: one line with the secret is expected on standard input")
     return credential
 
 
-def _encrypt(credential: bytes) -> None:
-    """Encrypt it for this machine; it never lies on a disk in the clear."""
-    with _beside(CREDENTIAL, "") as draft:
-        draft.unlink()
-        command = ["systemd-creds", "encrypt", f"--name={CREDENTIAL_NAME}", "-", str(draft)]
-        _run(command, "systemd-creds, which encrypts the credential", "", credential)
-        draft.chmod(0o600)
-        draft.replace(CREDENTIAL)
-    how = "its TPM2" if Path("/dev/tpmrm0").exists() else "its own key, /var/lib/systemd/credential.secret"
-    print(f"credential     {CREDENTIAL}: encrypted for this machine with {how}")
+def _trial() -> bool:
+    """Read Barbican with the draft, beside the running agent; tell whether that gave anything to serve."""
+    report = setup_machine.try_draft()
+    if report.get("failure"):
+        print("trial reading  failed", flush=True)
+        for line in show.failure(report["failure"]):
+            print(f"  {line}")
+        return False
+    names, unread = report.get("read") or [], report.get("unread") or {}
+    print(f"trial reading  {_listed(names)}", flush=True)
+    for name, reason in unread.items():
+        print(f"  {show.clean(name)}: listed, and can't be read ({show.clean(reason)})")
+    for entry in report.get("rejected") or ():
+        print(f"  {show.clean(entry)}: listed, and not this VPS's")
+    if not names:
+        print("  there is nothing to serve: check --vps-id, --container, and the container's entries and ACL")
+    return bool(names)
 
 
-@contextlib.contextmanager
-def _beside(path: Path, text: str) -> Iterator[Path]:
-    """Write a draft in the same directory, to be moved over the path; it is gone afterwards."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fd, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    draft = Path(name)
-    try:
-        with os.fdopen(fd, "w") as file:
-            file.write(text)
-        yield draft
-    finally:
-        draft.unlink(missing_ok=True)
+def _print_what_is_new(former: str | None, text: str, drop_in: str | None) -> None:
+    print(f"configuration  {DIRECTORY / CONFIGURATION}: checked")
+    before, now = _first_grant(former), _first_grant(text)
+    if former is not None and before != now:
+        print(f"grant          {now}; before: {before}")
+    if drop_in:
+        print(f"socket         {drop_in.splitlines()[-1]}: {setup_machine.DROP_IN}")
 
 
-def _run(command: list[str], step: str, draft: str = "", given: bytes | None = None) -> None:
-    """Run a program of this machine; its words are told where it fails, never what it was given."""
-    try:
-        done = subprocess.run(  # noqa: S603  # our own words and paths, no shell
-            command, input=given, capture_output=True, check=False, env=ENVIRONMENT
-        )
-    except OSError as error:
-        raise SetupError(f"{step}: {command[0]}: {error.strerror}") from None
-    if done.returncode:
-        words = (done.stderr or done.stdout).decode(errors="replace").strip()
-        told = "\n  ".join(show.clean(line) for line in words.splitlines())
-        raise SetupError(f"{step}: refused\n  {told.replace(draft, str(CONFIGURATION)) if draft else told}")
+def _first_grant(text: str | None) -> str:
+    grants = read(text or "").get("grant") or [{}]
+    return show.clean(", ".join(f"{key} {value}" for key, value in grants[0].items())) or "none"
 
 
-def _start(options: argparse.Namespace) -> int:
+def _start(options: argparse.Namespace, *, socket: bool) -> int:
     """Start the agent, which tries a login and a reading, and tell how that went."""
-    for unit, step in zip(UNITS, ("the application's socket", "the agent"), strict=True):
-        _run(["systemctl", "restart", unit], step)
+    setup_machine.restart(socket=socket)
     try:
         answer = ask(options.control_socket, "GET", "/v1/status")
         if answer.status == _OK and not (answer.content.get("cycles") or {}).get("total"):
@@ -254,22 +247,43 @@ def _start(options: argparse.Namespace) -> int:
 
 def _told(status: dict[str, Any]) -> int:
     """Tell what the first reading of Barbican came to."""
-    held = status.get("secrets") or ()
-    if status.get("generation") is None or status.get("failure"):
-        print("first reading  failed", flush=True)
-        for line in show.failure(status.get("failure") or {}):
+    names = [secret.get("name") for secret in status.get("secrets") or ()]
+    failure = status.get("failure")
+    if failure or not names:
+        print("first reading  failed" if failure else "first reading  nothing to serve", flush=True)
+        for line in show.failure(failure) if failure else ():
             print(f"  {line}")
-        if held:
-            print(f"  {len(held)} secrets that were read before are still served")
+        _print_unread(status)
+        if failure and names:
+            print(f"  {len(names)} secrets that were read before are still served")
+        if not failure:
+            print("  check --vps-id, --container, and the container's entries and ACL")
         print(f"  next attempt: in {show.span(status.get('nextAttemptIn'))}; the agent goes on trying")
-        print("  set up again with: vps-secrets setup --replace …")
+        print("  to change what was given: vps-secrets setup --replace …")
         return 1
-    print(
-        f"first reading  {len(held)} secrets: {', '.join(show.clean(secret.get('name')) for secret in held)}"
-    )
+    print(f"first reading  {_listed(names)}")
+    _print_unread(status)
     for warning in status.get("warnings") or ():
         print(f"warning        {show.clean(warning)}")
     return 0
+
+
+def _print_unread(status: dict[str, Any]) -> None:
+    for name in status.get("pending") or ():
+        print(f"  {show.clean(name)}: listed, and not readable yet")
+
+
+def _take_back(drop_in: str | None, *, socket: bool) -> None:
+    """Put in force again what was, since the agent could not read with the new."""
+    setup_files.exchange()
+    setup_machine.put_drop_in(drop_in)
+    setup_machine.reload_units()
+    print("taken back     the former configuration and credential are in force again", flush=True)
+    setup_machine.restart(socket=socket)
+
+
+def _listed(names: list[Any]) -> str:
+    return f"{len(names)} secrets: {', '.join(map(show.clean, names))}" if names else "0 secrets"
 
 
 def _say(text: str, status: int) -> int:

@@ -42,11 +42,15 @@ def main(arguments: list[str] | None = None) -> int:
     """Answer one request and return the exit status."""
     parser = argparse.ArgumentParser(prog="vps-secrets-fetch", description=__doc__)
     parser.add_argument("--config", type=Path, default=configuration.DEFAULT_PATH, metavar="PATH")
-    path = parser.parse_args(arguments).config
+    parser.add_argument("--trial", action="store_true", help="one reading, reported without a value")
+    options = parser.parse_args(arguments)
+    path = options.config
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _log_to_stderr()
     sys.excepthook = lambda kind, *_: _uncaught(kind)
     threading.excepthook = lambda uncaught: _uncaught(uncaught.exc_type)
+    if options.trial:
+        return _try(path)
     try:
         request = _decode(_read_message())
     except (WireError, OSError) as error:
@@ -62,6 +66,18 @@ def main(arguments: list[str] | None = None) -> int:
     if isinstance(request, Watch):
         return _watch(config, request)
     return _cycle(config, request, began)
+
+
+def _try(path: Path) -> int:
+    """Read once for ``vps-secrets setup``, which has started this with a limit on its time."""
+    from agent.fetch import trial  # noqa: PLC0415  # keystoneauth1 is heavy, and no watch needs it
+
+    try:
+        config = configuration.load(path, passing_over=configuration.NOT_FETCH)
+    except ConfigurationError as error:
+        LOG.error("%s", error)  # noqa: TRY400  # every mistake, no value, no traceback
+        return EXIT_CONFIGURATION
+    return EXIT_REPLIED if _write(trial.report(config).encode()) else EXIT_FAILED
 
 
 def _decode(message: bytes) -> Request | Watch:

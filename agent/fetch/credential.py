@@ -20,6 +20,12 @@ if TYPE_CHECKING:
     from agent.config.model import CredentialSource
 
 _MAX_BYTES: Final = 64 * 1024
+_NOT_LOADED: Final = (
+    "systemd has not put it into $CREDENTIALS_DIRECTORY: if a drop-in resets LoadCredential= (images for LXC "
+    "have one; systemctl cat vps-secrets-fetch@ shows it), put LoadCredentialEncrypted="
+    "keystone-credential:/etc/vps-secrets-agent/keystone-credential.cred below [Service] in "
+    "/etc/systemd/system/vps-secrets-fetch@.service.d/zzzz-credential.conf, and run systemctl daemon-reload"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +90,8 @@ def _open(source: CredentialSource, environ: Mapping[str, str]) -> tuple[str, Pr
         return f"read {source.file}", read_file(source.file)
     where = f"read credential {source.name}"
     directory = environ.get("CREDENTIALS_DIRECTORY")
-    if not directory or source.name is None:
-        refuse(where, "systemd sets $CREDENTIALS_DIRECTORY for LoadCredential=; it is not set here")
+    if not directory or source.name is None or not (Path(directory) / source.name).exists():
+        refuse(where, _NOT_LOADED)
     return where, read_file(Path(directory) / source.name, from_systemd=True)
 
 

@@ -26,8 +26,9 @@ _REQUEST_ID: Final = re.compile(r"req-[0-9a-f-]{36}")  # finds the request in th
 _IN_BETWEEN: Final = "check the address and what is in between, as a proxy with a page of its own"
 _AGAIN: Final = "the service's own log tells why"
 _GONE: Final = (
-    "the credential has expired, was revoked or deleted, its id is wrong, or its user is disabled: "
-    "give this VPS a new one (vps-secrets setup --replace)"
+    "the secret of the credential is wrong (the commonest cause), its id is wrong, it has expired, was "
+    "revoked or deleted, or its user is disabled: give this VPS the right one, or a new one "
+    "(vps-secrets setup --replace)"
 )
 _NO_ACCESS: Final = (
     "it does not exist any more or this account has no access: check the reference and that its ACL names "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,16 +40,80 @@ def test_at_a_terminal_it_asks_and_shows_no_secret(bare: Installed, cloud: Cloud
     assert bare.reads("JWT_SECRET", VALUES["JWT_SECRET"])
 
 
-def test_set_up_again_it_tells_how_the_new_credential_fares(bare: Installed, own_cloud: Cloud) -> None:
-    """What a forerunner read and systemd keeps says nothing of a credential that was given just now."""
+HASH = "cd /etc/vps-secrets-agent && sha256sum agent.toml keystone-credential.cred"
+
+
+def test_a_credential_that_is_wrong_changes_nothing(bare: Installed, own_cloud: Cloud) -> None:
+    """It is tried beside the running agent, which does not notice; so are a wrong id and a wrong VPS."""
     bare.cloud, bare.vps = own_cloud, own_cloud.vps("vps-prod-001", VALUES)
     bare.setup()
-    done = bare.setup("--replace", given="not-the-secret", check=False)
-    assert done.code == 1
-    assert "first reading  failed" in done.out
-    assert "2 secrets that were read before are still served" in done.out
+    files, pid, socket = bare.run(HASH).out, bare.pid(), bare.run("stat -c %i /run/vps-secrets/app.sock").out
+    for given, options in (
+        ("not-the-secret", ()),
+        (None, ("--application-credential-id", "0" * 32)),
+        (None, ("--vps-id", "vps-prod-002")),
+    ):
+        done = bare.setup("--replace", *options, given=given, check=False)
+        assert done.code == 1
+        assert "nothing was changed" in done.err
+        assert "the secret of the credential is wrong" in done.out or "nothing to serve" in done.out
+        assert (bare.run(HASH).out, bare.pid()) == (files, pid)
+        bare.refresh()
+        assert bare.status()["state"] == "ready"
+    assert bare.run("stat -c %i /run/vps-secrets/app.sock").out == socket
+    assert bare.run("ls -A /etc | grep vps-secrets").out.split() == ["vps-secrets-agent"]
+
+
+def test_a_renewal_keeps_what_is_not_given(bare: Installed, own_cloud: Cloud) -> None:
+    """Id and secret are given, nothing else; hand-written settings, grants and the socket stay."""
+    bare.cloud, bare.vps = own_cloud, own_cloud.vps("vps-prod-001", VALUES)
+    bare.setup()
+    more = (
+        '\n# mine\n[rotation]\npoll_interval = "7m" # often\n\n[[grant]]\nuser = "nobody"\nsecrets = ["A"]\n'
+    )
+    bare.write("/root/more", more)
+    bare.run("cat /root/more >>/etc/vps-secrets-agent/agent.toml; systemctl reload vps-secrets-agent")
+    before = bare.run("cat /etc/vps-secrets-agent/agent.toml").out
+    socket, generation = bare.run("stat -c %i /run/vps-secrets/app.sock").out, bare.status()["generation"]
+    credential = own_cloud.runtime["vps-prod-001"].credential
+    done = bare.run(
+        f"vps-secrets setup --replace --application-credential-id {credential.id}", given=credential.secret
+    )
+    assert "trial reading  2 secrets" in done.out
+    assert "first reading  2 secrets" in done.out
+    after = bare.run("cat /etc/vps-secrets-agent/agent.toml").out
+    assert tomllib.loads(after) == tomllib.loads(before)
+    assert {*before.split("\n")} == {*after.split("\n")}, "comments too; tomlkit 0.11 may move a table"
+    assert bare.run("stat -c %i /run/vps-secrets/app.sock").out == socket
+    assert bare.status()["generation"] == generation
     assert bare.reads("JWT_SECRET", VALUES["JWT_SECRET"])
-    assert "first reading  2 secrets: DATABASE_URL, JWT_SECRET" in bare.setup("--replace").out
+
+
+def test_nothing_to_serve_is_no_success(bare: Installed, own_cloud: Cloud) -> None:
+    """A VPS id that is mistyped: the container has nothing of it."""
+    bare.cloud, bare.vps = own_cloud, own_cloud.vps("vps-prod-001", VALUES)
+    done = bare.setup("--vps-id", "vps-prod-002", check=False)
+    assert done.code == 1
+    assert "check --vps-id" in done.out
+    assert "first reading  2 secrets" in bare.setup("--replace").out
+
+
+def test_a_drop_in_that_resets_the_credential(bare: Installed, own_cloud: Cloud) -> None:
+    """Images for LXC have one: setup and the status say so, and the cure that is said works."""
+    bare.cloud, bare.vps = own_cloud, own_cloud.vps("vps-prod-001", VALUES)
+    reset = "/etc/systemd/system/service.d/lxc.conf"
+    bare.write(reset, "[Service]\nLoadCredential=\nLoadCredentialEncrypted=\n")
+    bare.run("systemctl daemon-reload")
+    done = bare.setup(check=False)
+    assert done.code == 1
+    assert reset in done.err
+    cure = "\n".join(line[2:] for line in done.err.splitlines() if line.startswith("  "))
+    bare.run(cure)
+    assert "first reading  2 secrets" in bare.setup().out
+    bare.run("rm -r /etc/systemd/system/vps-secrets-fetch@.service.d; systemctl daemon-reload")
+    told = bare.run("vps-secrets refresh", check=False)
+    assert "a drop-in resets LoadCredential=" in told.out
+    assert "zzzz-credential.conf" in told.out
 
 
 def test_a_full_disk_is_told(bare: Installed, own_cloud: Cloud) -> None:
@@ -61,7 +126,7 @@ def test_a_full_disk_is_told(bare: Installed, own_cloud: Cloud) -> None:
     done = bare.setup(check=False)
     assert done.code == 1
     assert "Traceback" not in done.err
-    assert f"can't write: {place}: No space left on device" in done.err
+    assert f"can't write: {place}/keystone-credential.cred: No space left on device" in done.err
     assert bare.run(f"ls -A {place}").out.split() == ["fill"]
 
 

@@ -55,7 +55,7 @@ LIBRARIES: Final[dict[str, set[str]]] = {
     "agent.serve.sync": set(),
     "agent.serve.endpoints": set(),
     "agent.serve": set(),
-    "agent.cli": set(),
+    "agent.cli": {"tomlkit"},
     "deployer": {"keystoneauth1"},
 }
 # What decides does not act: these parts have no clock, no socket, no thread, no log, no randomness, no file.
