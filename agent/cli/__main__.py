@@ -7,6 +7,8 @@ Exit status: 0 yes, done; 1 no, not ready, failed; 2 usage; 3 the agent can't be
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import json
 import os
 import sys
@@ -15,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from agent import __version__
 from agent.cli import show
-from agent.cli.http import Answer, AnswerError, PermissionDeniedError, UnreachableError, ask
+from agent.cli.answer import AnswerError, clean
+from agent.cli.http import ANSWER_S, Answer, PermissionDeniedError, UnreachableError, ask
 from common.places import APP_SOCKET, CONTROL_SOCKET
 
 if TYPE_CHECKING:
@@ -25,30 +28,70 @@ if TYPE_CHECKING:
 OK, NO, USAGE, UNREACHABLE, PERMISSION, INTERRUPTED = 0, 1, 2, 3, 4, 130
 WATCH_S: Final = 60
 ASK_AGAIN_S: Final = 1.0
+ROOT_HAS_NO_GRANT: Final = (
+    "root has no grant: an administrator reads nothing unless a grant names root; "
+    "ask as the application's user: runuser -u USER -- vps-secrets list"
+)
+REFRESH_S: Final = 70.0
 _TOO_MANY: Final = 429
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command and return the exit status."""
-    arguments = sys.argv[1:] if arguments is None else arguments
-    options = _parser(arguments).parse_args(arguments)
-    run: Callable[[argparse.Namespace], int] = options.run
+    """Run one command and return the exit status, whatever the agent answers and wherever the output goes."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a locale may have no character for it
     try:
+        status = _run(sys.argv[1:] if arguments is None else arguments)
+        if sys.stdout is not None:  # None where it was closed before the start
+            sys.stdout.flush()
+    except BrokenPipeError:
+        _discard_output()
+        return OK  # the reader has seen enough
+    except OSError as error:
+        _discard_output()
+        return _fail(NO, f"the output can't be written: {error.strerror}")
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    return status
+
+
+def _discard_output() -> None:
+    """Let the interpreter's own flush at its end go nowhere instead of failing again."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError, AttributeError):
+            with contextlib.suppress(OSError, ValueError, AttributeError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _run(arguments: list[str]) -> int:
+    run: Callable[[argparse.Namespace], int] = _status
+    try:
+        options = _parser(arguments).parse_args(arguments)
+        run = options.run
         return run(options)
+    except SystemExit as error:  # of argparse, after its own words, or of _good
+        return error.code if isinstance(error.code, int) else OK
     except UnreachableError as error:
         return _fail(UNREACHABLE, f"{error}; is the agent running? systemctl status vps-secrets-agent")
     except PermissionDeniedError as error:
-        who = "root and vps-secrets-admin may use the control socket"
-        if options.run in {_list, _wait, _watch}:
-            who = "be the application's user, or in the group that owns the socket"
-        return _fail(PERMISSION, f"{error}; {who}")
+        return _fail(PERMISSION, f"{error}; {_who_may(run)}")
     except AnswerError as error:
         return _fail(NO, f"{error}; is another program listening there?")
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has seen enough
-        return OK
-    except KeyboardInterrupt:
-        return INTERRUPTED
+
+
+def _who_may(run: Callable[[argparse.Namespace], int]) -> str:
+    """Return what a user who is refused can do."""
+    if run not in {_list, _wait, _watch}:
+        return "root and vps-secrets-admin may use the control socket"
+    if not os.geteuid():
+        return ROOT_HAS_NO_GRANT
+    return (
+        "be the application's user, or in the group that owns the socket; the [[grant]] tables of agent.toml "
+        "say who may read what, and as root: vps-secrets explain NAME --user USER"
+    )
 
 
 def _parser(arguments: list[str]) -> argparse.ArgumentParser:
@@ -64,19 +107,21 @@ def _parser(arguments: list[str]) -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    def command(name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+    def command(
+        name: str, run: Callable[[argparse.Namespace], int], text: str, timeout: float | None = ANSWER_S
+    ) -> argparse.ArgumentParser:
         made = commands.add_parser(name, parents=[common], help=text, description=text)
         made.set_defaults(run=run)
+        if timeout is not None:
+            how_long = "how long all of it may take; default: %(default)g"
+            made.add_argument("--timeout", type=_seconds, default=timeout, metavar="SECONDS", help=how_long)
         return made
 
     command("status", _status, "how the agent is (control socket)")
     command("list", _list, "names and versions that this user may read")
-    wait = command("wait", _wait, "wait until the agent is ready")
-    wait.add_argument(
-        "--timeout", type=_seconds, default=60.0, metavar="SECONDS", help="default: %(default)s"
-    )
-    command("watch", _watch, "print names and versions as they change, until Ctrl-C")
-    command("refresh", _refresh, "have the agent read Barbican now (control socket)")
+    command("wait", _wait, "wait until the agent is ready", 60.0)
+    command("watch", _watch, "print names and versions as they change, until Ctrl-C", None)
+    command("refresh", _refresh, "have the agent read Barbican now (control socket)", REFRESH_S)
     explain = command("explain", _explain, "whether a user may read a secret, and why (control socket)")
     explain.add_argument("name", metavar="NAME")
     explain.add_argument("--user", default=str(os.getuid()), help="name or uid; default: this user")
@@ -105,13 +150,16 @@ def _seconds(text: str) -> float:
 
 
 def _status(options: argparse.Namespace) -> int:
-    content = _good(ask(options.control_socket, "GET", "/v1/status"))
+    content = _good(ask(options.control_socket, "GET", "/v1/status", options.timeout))
     _print(options, content, show.status)
     return OK if content.get("state") == "ready" else NO
 
 
 def _list(options: argparse.Namespace) -> int:
-    content = _good(ask(options.socket, "GET", "/v1/secrets"))
+    content = _good(ask(options.socket, "GET", "/v1/secrets", options.timeout))
+    if not content.get("secrets"):
+        reason = "the agent holds no secret that this user may read" if os.geteuid() else ROOT_HAS_NO_GRANT
+        print(f"vps-secrets: {reason}", file=sys.stderr, flush=True)
     _print(options, content, lambda found: show.secrets(found.get("secrets") or ()))
     return OK
 
@@ -120,24 +168,25 @@ def _wait(options: argparse.Namespace) -> int:
     """Ask until ready. An agent that does not answer yet may be starting."""
     end = time.monotonic() + options.timeout
     told = ""
+    left = max(options.timeout, ASK_AGAIN_S)  # one question has a chance, also with --timeout 0
     while True:
         try:
-            answer = ask(options.socket, "GET", "/v1/health/ready")
+            answer = ask(options.socket, "GET", "/v1/health/ready", min(left, ANSWER_S))
         except UnreachableError as error:
-            status, reason, content = UNREACHABLE, str(error), {}
+            status, reason = UNREACHABLE, str(error)
         else:
             if answer.status == 200:  # noqa: PLR2004  # RFC 9110
                 _print(options, answer.content, _ready)
                 return OK
             _allowed(answer)
-            content = answer.content
-            status, reason = NO, str(content.get("detail") or content.get("title"))
-        if time.monotonic() >= end:
-            return _fail(status, f"not ready after {options.timeout:g} s: {show.clean(reason)}")
+            status, reason = NO, _reason(answer)
         if reason != told:
             told = reason
-            print(f"vps-secrets: not ready yet: {show.clean(reason)}", file=sys.stderr, flush=True)
+            print(f"vps-secrets: not ready yet: {reason}", file=sys.stderr, flush=True)
         time.sleep(min(ASK_AGAIN_S, max(0.0, end - time.monotonic())))
+        left = end - time.monotonic()
+        if left <= 0:
+            return _fail(status, f"not ready after {options.timeout:g} s: {reason}")
 
 
 def _ready(content: dict[str, Any]) -> Iterable[str]:
@@ -169,16 +218,17 @@ def _watch(options: argparse.Namespace) -> int:
         former, known = known, {str(one.get("name")): str(one.get("version")) for one in listed}
         generation = int(content.get("generation") or 0)
         _changes(options, known, former if started else dict.fromkeys(known))
+        if started and known == former:
+            time.sleep(ASK_AGAIN_S)  # whoever answers at once without a change is not asked without end
         started, away = True, False
 
 
 def _wait_for_news(options: argparse.Namespace, generation: int) -> None:
-    """Wait until something has changed after a generation, in whatever run of the agent."""
-    while True:
-        answer = ask(options.socket, "GET", f"/v1/watch?after={generation}&timeout={WATCH_S}", WATCH_S)
-        if answer.status != 204:  # noqa: PLR2004  # RFC 9110
-            _good(answer)
-            return
+    """Wait until something has changed after a generation, in whatever run of the agent, or time is up."""
+    target = f"/v1/watch?after={generation}&timeout={WATCH_S}"
+    answer = ask(options.socket, "GET", target, WATCH_S + ANSWER_S)
+    if answer.status != 204:  # noqa: PLR2004  # RFC 9110
+        _good(answer)
 
 
 def _changes(options: argparse.Namespace, known: dict[str, str], former: dict[str, Any]) -> None:
@@ -189,11 +239,15 @@ def _changes(options: argparse.Namespace, known: dict[str, str], former: dict[st
         if options.json:
             print(json.dumps({"name": name, "version": version}), flush=True)
         else:
-            print(f"{show.clean(name)} {show.clean(version or 'gone')}", flush=True)
+            print(f"{name} {version or 'gone'}", flush=True)
 
 
 def _refresh(options: argparse.Namespace) -> int:
-    while (answer := ask(options.control_socket, "POST", "/v1/refresh", 60.0)).status == _TOO_MANY:
+    end = time.monotonic() + options.timeout
+    while True:
+        answer = ask(options.control_socket, "POST", "/v1/refresh", end - time.monotonic())
+        if answer.status != _TOO_MANY or end - time.monotonic() <= answer.retry_after:
+            break
         time.sleep(answer.retry_after)
     _allowed(answer)
     if answer.content.get("failure"):
@@ -210,7 +264,7 @@ def _failed(content: dict[str, Any]) -> Iterable[str]:
 
 
 def _refreshed(content: dict[str, Any]) -> Iterable[str]:
-    changed = ", ".join(map(show.clean, content.get("changed") or ())) or "nothing"
+    changed = ", ".join(content.get("changed") or ()) or "nothing"
     yield f"generation {content.get('generation')}: {changed} changed"
 
 
@@ -218,14 +272,14 @@ def _explain(options: argparse.Namespace) -> int:
     target = f"/v1/explain?user={_parameter(options.user)}&name={_parameter(options.name)}"
     if options.unit:
         target += f"&unit={_parameter(options.unit)}"
-    content = _good(ask(options.control_socket, "GET", target))
+    content = _good(ask(options.control_socket, "GET", target, options.timeout))
     _print(options, content, _explained)
     return OK if content.get("allowed") else NO
 
 
 def _explained(content: dict[str, Any]) -> Iterable[str]:
     yield "allowed" if content.get("allowed") else "denied"
-    yield from (f"  {show.clean(line)}" for line in content.get("lines") or ())
+    yield from (f"  {line}" for line in content.get("lines") or ())
 
 
 def _parameter(text: str) -> str:
@@ -237,14 +291,19 @@ def _good(answer: Answer) -> dict[str, Any]:
     """Return the content of a good answer; tell any other and end."""
     _allowed(answer)
     if answer.status != 200:  # noqa: PLR2004  # RFC 9110
-        words = [str(answer.content.get(key)) for key in ("title", "detail") if answer.content.get(key)]
-        raise SystemExit(_fail(NO, show.clean("; ".join(words) or f"HTTP {answer.status}")))
+        raise SystemExit(_fail(NO, _reason(answer)))
     return answer.content
+
+
+def _reason(answer: Answer) -> str:
+    """Return what a refusal says of itself."""
+    words = [answer.content[key] for key in ("title", "detail") if answer.content.get(key)]
+    return "; ".join(words) or f"the agent answered HTTP {answer.status}"
 
 
 def _allowed(answer: Answer) -> None:
     if answer.status == 403:  # noqa: PLR2004  # RFC 9110
-        raise PermissionDeniedError(show.clean(answer.content.get("title")))
+        raise PermissionDeniedError(_reason(answer))
 
 
 def _print(
@@ -257,7 +316,10 @@ def _print(
 
 
 def _fail(status: int, text: str) -> int:
-    print(f"vps-secrets: {text}", file=sys.stderr, flush=True)
+    try:
+        print(f"vps-secrets: {clean(text)}", file=sys.stderr, flush=True)
+    except OSError:  # standard error is closed or full too: the status remains
+        _discard_output()
     return status
 
 

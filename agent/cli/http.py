@@ -1,14 +1,16 @@
 """One HTTP request over a Unix socket, with the socket module only: http.client would cost 20 ms to import.
 
-Everything that comes back is bounded and checked. There is no way to a value here: :func:`ask` takes the
-targets of :data:`ALLOWED` and no other.
+One deadline holds for all of it: to connect, to send, and to every byte that comes back. There is no way to a
+value here: :func:`ask` takes the targets of :data:`ALLOWED` and no other.
 """
 
 from __future__ import annotations
 
-import json
 import socket
+import time
 from typing import TYPE_CHECKING, Any
+
+from agent.cli.answer import AnswerError, checked, clean
 
 if TYPE_CHECKING:
     from typing import Final
@@ -19,7 +21,10 @@ ALLOWED: Final = (
 )
 """The paths that this command asks for: none of them answers with a value."""
 MAX_BYTES: Final = 4 * 1024 * 1024
-MARGIN_S: Final = 10.0
+ANSWER_S: Final = 10.0
+CONNECT_AGAIN_S: Final = 0.05
+
+__all__ = ["ALLOWED", "ANSWER_S", "Answer", "AnswerError", "PermissionDeniedError", "UnreachableError", "ask"]
 
 
 class UnreachableError(Exception):
@@ -30,12 +35,8 @@ class PermissionDeniedError(Exception):
     """The socket's permissions, or the agent, refuse this user."""
 
 
-class AnswerError(Exception):
-    """What came back is not an answer of the agent."""
-
-
 class Answer:
-    """A status and a JSON object."""
+    """A status and a JSON object, whose members are checked and cleaned."""
 
     __slots__ = ("content", "retry_after", "status")
 
@@ -45,40 +46,63 @@ class Answer:
         self.retry_after = retry_after
 
 
-def ask(path: str, method: str, target: str, wait: float = 0.0) -> Answer:
-    """Return the agent's answer; ``wait`` is how long (s) it may take besides the ordinary.
+def ask(path: str, method: str, target: str, seconds: float = ANSWER_S) -> Answer:
+    """Return the agent's answer, which must be there, whole, within ``seconds``.
 
     Raises:
         UnreachableError, PermissionDeniedError, AnswerError: as their names say.
     """
     if target.partition("?")[0] not in ALLOWED:
         raise ValueError("this command does not ask for that")
-    with socket.socket(socket.AF_UNIX) as connection:
-        connection.settimeout(wait + MARGIN_S)
-        try:
-            connection.connect(path)
-            connection.sendall(
-                f"{method} {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode()
-            )
-            untrusted = _read(connection)
-        except PermissionError:
-            raise PermissionDeniedError(f"this user may not connect to {path}") from None
-        except TimeoutError:
-            raise UnreachableError(f"{path}: no answer within {wait + MARGIN_S:.0f} s") from None
-        except OSError as error:
-            raise UnreachableError(f"{path}: {error.strerror}") from None
+    end = time.monotonic() + seconds
+    request = f"{method} {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode()
+    where = clean(path)
+    try:
+        untrusted = _exchange(path, request, end)
+    except PermissionError:
+        raise PermissionDeniedError(f"this user may not connect to {where}") from None
+    except TimeoutError:
+        raise UnreachableError(f"{where}: no whole answer within {seconds:.3g} s") from None
+    except (OSError, ValueError) as error:  # a path may be too long, or hold what no path can
+        reason = error.strerror if isinstance(error, OSError) else None
+        raise UnreachableError(f"{where}: {reason or clean(error)}") from None
     if not untrusted:
-        raise UnreachableError(f"{path}: closed without an answer")
+        raise UnreachableError(f"{where}: closed without an answer")
     return _parse(untrusted)
 
 
-def _read(connection: socket.socket) -> bytes:
+def _exchange(path: str, request: bytes, end: float) -> bytes:
     received = bytearray()
-    while chunk := connection.recv(65536):
-        received += chunk
-        if len(received) > MAX_BYTES:
-            raise AnswerError("the answer is longer than allowed")
+    with socket.socket(socket.AF_UNIX) as connection:
+        _connect(connection, path, end)
+        _wait(connection, end)
+        connection.sendall(request)  # socket.sendall takes its time-out for the whole
+        while chunk := _wait(connection, end).recv(65536):
+            received += chunk
+            if len(received) > MAX_BYTES:
+                raise AnswerError("the answer is longer than allowed")
     return bytes(received)
+
+
+def _connect(connection: socket.socket, path: str, end: float) -> None:
+    """Connect; where the queue of the socket is full (EAGAIN, connect(2)) try again until the end."""
+    connection.settimeout(0.0)
+    while True:
+        try:
+            return connection.connect(path)
+        except BlockingIOError:
+            if time.monotonic() >= end:
+                raise TimeoutError from None
+            time.sleep(CONNECT_AGAIN_S)
+
+
+def _wait(connection: socket.socket, end: float) -> socket.socket:
+    """Let the next operation take what is left."""
+    left = end - time.monotonic()
+    if left <= 0:
+        raise TimeoutError
+    connection.settimeout(left)
+    return connection
 
 
 def _parse(untrusted: bytes) -> Answer:
@@ -92,10 +116,5 @@ def _parse(untrusted: bytes) -> Answer:
     if b"transfer-encoding" in headers or headers.get(b"content-length", b"0") != str(len(body)).encode():
         raise AnswerError("the answer is truncated")
     retry = headers.get(b"retry-after", b"1")
-    try:
-        content = json.loads(body) if body else {}
-    except ValueError:
-        content = None
-    if not isinstance(content, dict):
-        raise AnswerError("the answer is not a JSON object")
-    return Answer(int(status[:3]), content, float(retry) if retry.isdigit() else 1.0)
+    seconds = float(retry[:9]) if retry.isdigit() else 1.0
+    return Answer(int(status[:3]), checked(body) if body else {}, max(seconds, CONNECT_AGAIN_S))

@@ -1,18 +1,16 @@
-"""JSON of the agent as text for people: aligned, ages in words, control characters escaped."""
+"""Answers of the agent as text for people: aligned, ages in words. They were checked by answer.py before."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from agent.cli.answer import clean
 from common import durations
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-
-def clean(untrusted: object) -> str:
-    """Return a text that can't move the cursor or change the title of a terminal."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(untrusted))
+__all__ = ["clean", "failure", "secrets", "span", "status", "table"]
 
 
 def span(seconds: object) -> str:
@@ -96,6 +94,15 @@ def _refused(denied: dict[str, Any]) -> str:
     return f"{doors}: journalctl -u vps-secrets-agent VPS_SECRETS_OUTCOME=denied"
 
 
+def _credential(content: dict[str, Any], cycles: dict[str, Any]) -> str:
+    """Return when the credential expires: nobody knows before a reading has asked Keystone."""
+    if content.get("credentialExpires"):
+        return f"expires {content['credentialExpires']}"
+    if (cycles.get("total") or 0) <= (cycles.get("failed") or 0):
+        return "when it expires is not known before the first reading"
+    return "expires never, or Keystone does not tell"
+
+
 def status(content: dict[str, Any]) -> Iterator[str]:
     """Yield the status document."""
     agent, cycles = content.get("agent") or {}, content.get("cycles") or {}
@@ -117,7 +124,7 @@ def status(content: dict[str, Any]) -> Iterator[str]:
         ),
         ("calls", _calls(content.get("budget") or {})),
         ("beacon", _beacon(content.get("beacon") or {"state": "none", "url": ""})),
-        ("credential", f"expires {content.get('credentialExpires') or 'never, or Keystone does not tell'}"),
+        ("credential", _credential(content, cycles)),
         ("memory", _memory(memory)),
         ("watchers", str(content.get("watchers"))),
         ("refused", _refused(content.get("denied") or {})),

@@ -131,6 +131,35 @@ def test_an_agent_that_is_not_ready() -> None:
         assert run("status", sockets=agent.directory).returncode == 1
 
 
+def test_before_the_first_reading_nothing_is_said_to_last_for_ever() -> None:
+    """The expiry of the credential is unknown until Keystone was asked for it."""
+    made = Running()
+    made.world.failure = DOWN
+    with made.agent as agent:
+        agent.start()
+        agent.until(lambda: agent.status()["cycles"]["failed"] > 0)
+        shown = run("status", sockets=agent.directory).stdout
+        assert "when it expires is not known before the first reading" in shown
+        assert "never" not in shown
+        made.world.failure = None
+        agent.until(lambda: agent.ask_control("/v1/refresh", "POST").status == 200)
+        assert "expires never, or Keystone does not tell" in run("status", sockets=agent.directory).stdout
+
+
+def test_root_without_a_grant_is_told_why_it_sees_nothing() -> None:
+    """On standard error, with what to do; so is any other user without one."""
+    world = World()
+    world.put("A", b"canary-value")
+    grant = '[[grant]]\nuser = "games"\nsecrets = ["*"]\n'
+    with Agent(lambda directory: fake_configuration(directory, world, grant)[1]) as agent:
+        agent.start()
+        agent.until(lambda: agent.status()["state"] == "ready")
+        listed = run("list", sockets=agent.directory)
+        assert listed.returncode in {0, 4}
+        assert "root has no grant" in listed.stderr
+        assert "runuser -u USER -- vps-secrets list" in listed.stderr
+
+
 def test_exit_status_of_what_can_not_work(tmp_path: Path) -> None:
     """3 and the unit to look at, 2 for usage."""
     missing = run("status", sockets=tmp_path)
