@@ -1,7 +1,8 @@
 """A token bucket: how often something that strangers can cause may happen. Pure arithmetic over one clock.
 
 Kept as one moment, as in the generic cell rate algorithm (ITU-T I.371): a full bucket needs no bookkeeping.
-What comes too soon is postponed to the earliest moment allowed, and its token is taken at once.
+What comes too soon is either postponed (:func:`take` takes its token at once, for the first moment allowed)
+or refused (:func:`wait` says how long, and takes nothing).
 """
 
 from __future__ import annotations
@@ -16,6 +17,11 @@ class Bucket:
     burst: int
     refill: float
     full_at: float = float("-inf")
+
+
+def wait(bucket: Bucket, now: float) -> float:
+    """Return how long (s) it is from ``now`` (s) until there is a token; 0 where there is one. Takes none."""
+    return max(0.0, bucket.full_at - (bucket.burst - 1) * bucket.refill - now)
 
 
 def take(bucket: Bucket, now: float) -> tuple[Bucket, float]:

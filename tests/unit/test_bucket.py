@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.core.bucket import Bucket, take
+from agent.core.bucket import Bucket, take, wait
 
 BUCKET = Bucket(6, 900.0)
 arrivals = st.lists(st.floats(0.0, 5000.0), max_size=60)
@@ -50,3 +50,14 @@ def test_nothing_is_early_and_no_window_has_more_than_it_may(gaps: list[float]) 
 def test_who_keeps_the_pace_never_waits(gaps: list[float]) -> None:
     """One event each refill is always let through."""
     assert all(at == asked for asked, at in moments([900.0 + gap for gap in gaps]))
+
+
+@given(arrivals)
+def test_to_ask_takes_nothing_and_agrees_with_taking(gaps: list[float]) -> None:
+    """What :func:`wait` says is how long the next :func:`take` is postponed."""
+    bucket, now = BUCKET, 1000.0
+    for gap in gaps:
+        now += gap
+        told = wait(bucket, now)
+        bucket, at = take(bucket, now)
+        assert abs(told - (at - now)) < 1e-6

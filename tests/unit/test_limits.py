@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from agent.config.model import Limits
-from agent.serve.http.limits import MAX_UNSENT, CallerLimits
+from agent.core import errors
+from agent.serve.http.limits import MAX_BUCKETS, MAX_UNSENT, CallerLimits
 
 
 def test_all_and_one_uid_are_limited() -> None:
@@ -45,3 +46,17 @@ def test_a_uid_that_leaves_too_much_untaken_waits() -> None:
     assert [caller_limits.wait(uid, 0.0) > 0 for uid in (1, 2)] == [True, False]
     caller_limits.unsent(1, -MAX_UNSENT)
     assert caller_limits.wait(1, 0.0) == 0.0
+
+
+def test_the_rates_of_uids_that_have_gone_are_forgotten() -> None:
+    """Somebody with a range of uids (subuid(5)) fills no memory."""
+    caller_limits = CallerLimits(Limits(requests_per_second=1))
+    assert [caller_limits.wait(uid, float(uid)) for uid in range(3 * MAX_BUCKETS)] == [0.0] * 3 * MAX_BUCKETS
+    assert len(caller_limits._buckets) <= MAX_BUCKETS  # nobody else can see it
+
+
+def test_a_limit_is_no_denial() -> None:
+    """Operators watch ``denied``: it counts who may not, not who comes too soon."""
+    problems = [one for one in vars(errors).values() if isinstance(one, errors.Problem)]
+    assert {one.status for one in problems if one.outcome == "denied"} == {403}
+    assert {one.outcome for one in problems if one.status == 429} == {"rate-limited"}

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Final
 
+from agent.core import bucket
+
 if TYPE_CHECKING:
     from agent.config.model import Limits
 
@@ -17,6 +19,8 @@ MAX_UNSENT: Final = 16 * 1024 * 1024
 As much as the largest bundle there can be, and far below MemoryMax= of the unit.
 """
 UNTAKEN_RETRY_S: Final = 1.0
+MAX_BUCKETS: Final = 1000
+"""How many uids' rates are remembered before those are forgotten that have not asked for a while."""
 
 
 class CallerLimits:
@@ -28,7 +32,7 @@ class CallerLimits:
         self._strangers = 0
         self._by_uid: Counter[int] = Counter()
         self._unsent: Counter[int] = Counter()
-        self._buckets: dict[int, tuple[float, float]] = {}
+        self._buckets: dict[int, bucket.Bucket] = {}
 
     def enter(self, uid: int, *, ungranted: bool) -> bool:
         """Count a connection in; False where there are too many already.
@@ -66,10 +70,10 @@ class CallerLimits:
         rate = self.limits.requests_per_second
         if not rate:
             return 0.0
-        burst = max(1.0, rate)
-        left, since = self._buckets.get(uid, (burst, now))
-        left = min(burst, left + (now - since) * rate)
-        if left < 1:
-            return (1 - left) / rate
-        self._buckets[uid] = (left - 1, now)
-        return 0.0
+        mine = self._buckets.get(uid) or bucket.Bucket(max(1, round(rate)), 1 / rate)
+        left = bucket.wait(mine, now)
+        if not left:
+            if len(self._buckets) >= MAX_BUCKETS:  # a full one says no more than none
+                self._buckets = {u: one for u, one in self._buckets.items() if one.full_at > now}
+            self._buckets[uid], _ = bucket.take(mine, now)
+        return left
