@@ -1,6 +1,6 @@
 """The scenarios' promises, from their docstrings: ``python -m tests.scenarios.promises`` writes the table.
 
-A docstring is ``On that day: promise.``; tests/unit/test_outages.py holds docs/outages.md to it.
+A docstring is ``The scenario: promise.``; tests/unit/test_outages.py holds docs/outages.md to it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 DOCUMENT = ROOT / "docs" / "outages.md"
-HEADING = "| on that day | promise | proved by |\n|---|---|---|\n"
+HEADING = "| scenario | promise | proved by |\n|---|---|---|\n"
 ORDER = (
     "test_outages",
     "test_faults",
@@ -31,7 +31,7 @@ def promises() -> list[tuple[str, str, str]]:
         for node in tree.body:
             if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
                 day, colon, promise = (ast.get_docstring(node) or "").partition(": ")
-                assert colon, f"{name}.{node.name} does not say on which day it promises what"
+                assert colon, f"{name}.{node.name} does not say in which scenario it promises what"
                 found.append(
                     (day, promise.removesuffix("."), f"`{name}.py` {node.name.removeprefix('test_')}")
                 )

@@ -46,7 +46,7 @@ def test_credential_rotated_in_place(cloud: Cloud) -> None:
 
 
 def test_credential_expired(brief_cloud: Cloud) -> None:
-    """Application credential expired: told; served for revocation_grace, then dropped; a new one mends it."""
+    """Application credential expired: reported; served for revocation_grace, then dropped; a new one ends the failure."""
     values = seven()
     with Scenario(brief_cloud, "credential-expired", values, settings=GRACE) as day:
         user = brief_cloud.runtime[day.vps.vps_id].user
@@ -66,7 +66,7 @@ def test_credential_expired(brief_cloud: Cloud) -> None:
 
 
 def test_acl_removed(cloud: Cloud) -> None:
-    """ACL removed: told; served for revocation_grace, then dropped; served again with the ACL."""
+    """ACL removed: reported; served for revocation_grace, then dropped; served again with the ACL."""
     values = seven()
     with Scenario(cloud, "acl-removed", values, settings=GRACE) as day:
         day.start()

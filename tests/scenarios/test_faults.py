@@ -67,7 +67,7 @@ def _plays(day: Scenario, service: str, case: Case) -> list[str]:
 
 
 def test_any_fault_on_the_way(cloud: Cloud) -> None:
-    """Any fault on the way: told by its step, nothing is lost or dropped, Retry-After is obeyed."""
+    """Any fault on the way: reported with its step, nothing is lost or dropped, Retry-After is obeyed."""
     values, wrong = seven(), {}
     with Scenario(cloud, "faults", values) as day:
         day.start()
@@ -101,7 +101,7 @@ def test_latency(cloud: Cloud) -> None:
 
 
 def test_wrong_tls(cloud: Cloud, tmp_path: Path) -> None:
-    """Wrong TLS, or none: the step is told, no credential is sent, served on."""
+    """Wrong TLS, or none: the step is reported, no credential is sent, served on."""
     for name in ("good", "unknown"):
         (tmp_path / name).mkdir()
     good, unknown = tls_context(tmp_path / "good"), tls_context(tmp_path / "unknown")
@@ -119,7 +119,7 @@ def test_wrong_tls(cloud: Cloud, tmp_path: Path) -> None:
 
 
 def test_dns_away(cloud: Cloud) -> None:
-    """DNS away: the step and the name are told; served on; the next attempt finds it."""
+    """DNS away: the step and the name are reported; served on; the next attempt finds it."""
     values = seven()
     with Scenario(cloud, "dns", values) as day:
         day.start()

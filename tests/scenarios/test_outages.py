@@ -58,7 +58,7 @@ def test_barbican_away_for_15_minutes(cloud: Cloud) -> None:
 
 
 def test_away_at_boot(cloud: Cloud) -> None:
-    """Barbican away at boot: told why and when to ask again; served by itself once it is back."""
+    """Barbican away at boot: 503 with the reason and Retry-After; served by itself once it is back."""
     values = seven()
     with Scenario(cloud, "boot", values, factor=60) as day, day.away("barbican"):
         day.start(ready=False)
@@ -114,7 +114,7 @@ def test_keystone_away_with_a_live_token(cloud: Cloud) -> None:
 
 
 def test_keystone_away_with_an_expired_token(brief_cloud: Cloud) -> None:
-    """Keystone away, the token expired: served on; told; it logs in by itself when it can."""
+    """Keystone away, the token expired: served on, reported; it logs in by itself when it can."""
     values = seven()
     with Scenario(brief_cloud, "expired-token", values) as day:
         day.start()
