@@ -46,7 +46,7 @@ def test_credential_rotated_in_place(cloud: Cloud) -> None:
 
 
 def test_credential_expired(brief_cloud: Cloud) -> None:
-    """Application credential expired: reported; served for revocation_grace, then dropped; a new one ends the failure."""
+    """Application credential expired: reported; served for revocation_grace, then dropped until a new one."""
     values = seven()
     with Scenario(brief_cloud, "credential-expired", values, settings=GRACE) as day:
         user = brief_cloud.runtime[day.vps.vps_id].user
