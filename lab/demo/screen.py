@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import shutil
 import sys
 import threading
 import time
+import unicodedata
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-WIDTH: Final = 72
+WIDTH: Final = 92
+"""Of a step's line, where nothing says how wide the terminal is."""
+TICK_S: Final = 0.2
+_TIMES: Final = 20
+"""Columns of a step's line that are not its text: when it began, and how long it took."""
 
 
 class Screen:
-    """Owns the terminal and the clock of the demo."""
+    """Owns the terminal and the clock of the demo. Where there is no terminal a step is one plain line."""
 
     def __init__(self) -> None:
         self._began = time.monotonic()
@@ -37,7 +43,7 @@ class Screen:
             if self._live:
                 ticker.join()
                 print("\r\033[K", end="")
-        print(f"{self._now()}  {text:<{WIDTH}} {time.monotonic() - began:6.2f} s", flush=True)
+        print(self._line(text, began, shutil.get_terminal_size((WIDTH, 24)).columns), flush=True)
 
     def say(self, text: str) -> None:
         """Show what a step led to."""
@@ -47,12 +53,38 @@ class Screen:
         """Begin a part."""
         print(f"\n{text}", flush=True)
 
-    def _now(self) -> str:
-        return f"[{time.monotonic() - self._began:5.1f} s]"
+    def _line(self, text: str, began: float, columns: int) -> str:
+        """Return a step's line: aligned in the columns that there are, longer where the text is."""
+        now = time.monotonic()
+        padding = " " * max(0, min(columns, WIDTH) - _TIMES - cells(text))
+        return f"[{now - self._began:5.1f} s]  {text}{padding} {now - began:5.1f} s"
 
     def _tick(self, text: str, began: float, over: threading.Event) -> None:
-        while not over.wait(0.2):
-            print(f"\r{self._now()}  {text:<{WIDTH}} {time.monotonic() - began:6.1f} s", end="", flush=True)
+        """Renew one line until the step is over; a line that wraps could not be taken back."""
+        while not over.wait(TICK_S):
+            columns = shutil.get_terminal_size((WIDTH, 24)).columns
+            print(f"\r\033[K{fit(self._line(text, began, columns), columns - 1)}", end="", flush=True)
+
+
+def cells(text: str) -> int:
+    """Return how many columns of a terminal a text takes (Unicode Standard Annex 11)."""
+    return sum(map(_cells_of, text))
+
+
+def fit(text: str, columns: int) -> str:
+    """Return the beginning of a text that fits into so many columns."""
+    taken = 0
+    for index, character in enumerate(text):
+        taken += _cells_of(character)
+        if taken > columns:
+            return text[:index]
+    return text
+
+
+def _cells_of(character: str) -> int:
+    if unicodedata.combining(character):
+        return 0
+    return 2 if unicodedata.east_asian_width(character) in {"W", "F"} else 1
 
 
 def digest(value: bytes) -> str:
