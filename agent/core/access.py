@@ -19,7 +19,7 @@ class Peer:
     """A local caller as the kernel describes it (unix(7), SO_PEERCRED), taken once per connection.
 
     ``groups`` are all its group ids, primary and supplementary. ``unit`` is the systemd unit of its
-    process, or None where it is in none or no grant asks for one.
+    process, or None where it is in none or no grant has asked for one yet.
     """
 
     pid: int

@@ -27,6 +27,16 @@ _HEAD: Final = re.compile(
 )
 
 
+_HOST: Final = re.compile(
+    r"(?:\[[0-9A-Fa-fvV:.]{2,60}\]|(?:[A-Za-z0-9._~!$&'()*+,;=-]|%[0-9A-Fa-f]{2}){1,255})(?::[0-9]{0,5})?"
+)
+
+
+def is_host(untrusted: str) -> bool:
+    """Tell whether this is a host with or without a port (RFC 9110, 7.2; RFC 3986, 3.2.2)."""
+    return _HOST.fullmatch(untrusted) is not None
+
+
 class Request(NamedTuple):
     """A request's head. ``fields`` have lower-case names; a name that came twice has both values in a list.
 
@@ -82,6 +92,8 @@ def _parse(untrusted_head: bytes) -> Request:
     fields = _fields(lines)
     if minor == b"1" and "host" not in fields:
         raise RequestError(BAD_REQUEST, "HTTP/1.1 wants a Host")
+    if fields.get("host") and not is_host(fields["host"]):
+        raise RequestError(BAD_REQUEST, "the Host is none")
     length = fields.get("content-length", "0")
     if not (length.isascii() and length.isdigit()):
         raise RequestError(BAD_REQUEST)

@@ -47,6 +47,8 @@ if TYPE_CHECKING:
     from agent.serve.host.fdstore import Inherited
 
 CONTROL_MODE: Final = 0o660
+FIND_ACCOUNTS_EVERY_S: Final = 0.2
+"""How often refused callers cause the users and groups of the grants to be looked up, at most."""
 
 _log: Final = logging.getLogger("agent.daemon")
 
@@ -75,6 +77,7 @@ class Daemon:
         self._reload_is_due = False
         self._started: Final = config
         self._state.warnings = self._warnings(config)
+        self._accounts_found = clock.boot()
         self._urgency = 0  # of the credential's expiry, as far as it was told
 
     async def run(self) -> None:
@@ -172,9 +175,13 @@ class Daemon:
 
     def _servers(self) -> tuple[Server, ...]:
         state = self._state
-        control = ControlDoor(state, self._refresher.refresh)
+        control = ControlDoor(state, self._refresher.refresh, self._find_accounts)
         return (
-            Server(AppDoor(state), CallerLimits(state.config.app.limits), state.traffic),
+            Server(
+                AppDoor(state, self._find_accounts_for_stranger),
+                CallerLimits(state.config.app.limits),
+                state.traffic,
+            ),
             Server(control, CallerLimits(state.config.control.limits), state.traffic),
         )
 
@@ -240,10 +247,28 @@ class Daemon:
     def _on_cycle_end(self, refreshed: Refreshed) -> None:
         """Report to systemd how a cycle ended, and what changed to units that can't watch."""
         del refreshed  # what the units know may be older
+        self._find_accounts()
         self._trigger_rotation()
         self._warn_of_expiry()
         self._systemd.cycle_ended(freshness.line(self._state))
         self._beacon.begin()
+
+    def _find_accounts_for_stranger(self) -> bool:
+        """As :meth:`_find_accounts`, but not for each of the callers that are refused and so cause it."""
+        return clock.boot() - self._accounts_found >= FIND_ACCOUNTS_EVERY_S and self._find_accounts()
+
+    def _find_accounts(self) -> bool:
+        """Look the grants' users and groups up again; True where one is another now."""
+        self._accounts_found = clock.boot()
+        before = self._state.grants
+        grants = accounts.found_again(before)
+        if grants is before:
+            return False
+        for text in accounts.differences(before, grants):
+            _log.warning("%s", text)
+        self._state.grants = grants
+        self._state.warnings = (*self._warnings(self._state.config), *self._needs_restart(self._state.config))
+        return True
 
     def _trigger_rotation(self) -> None:
         """Touch the signs of what the units do not know: it may have changed while no agent was running."""

@@ -148,7 +148,10 @@ def test_the_bundle_is_one_snapshot(agent: Agent) -> None:
         ("//v1/secrets", 404, "no-such-path"),
         ("/v1/secrets?a=b", 400, "bad-parameter"),
         ("*", 400, "bad-request"),
-        ("http://localhost/v1/secrets", 400, "bad-request"),
+        ("http://localhost/v2/secrets", 404, "no-such-path"),
+        ("http://localhost", 400, "bad-request"),
+        ("http:///v1/secrets", 400, "bad-request"),
+        ("https://localhost/v1/secrets", 400, "bad-request"),
         ("/" + "a" * 5000, 414, "uri-too-long"),
     ],
 )
@@ -190,6 +193,32 @@ def test_what_is_no_request_is_refused_and_closed(agent: Agent, sent: bytes, sta
     assert received.split(b" ")[1].startswith(status)
     assert b"application/problem+json" in received
     assert agent.get("/v1/health/live").status == 200
+
+
+@pytest.mark.parametrize("host", ["a b", "a/b", "a@b", "a:b", "[::1", "a, b", "a\x7f"])
+def test_a_host_that_is_none_is_refused(agent: Agent, host: str) -> None:
+    """RFC 9112, 3.2."""
+    sent = f"GET /v1/health/live HTTP/1.1\r\nHost: {host}\r\n\r\n".encode()
+    assert raw(agent.app, sent, half_close=True).startswith(b"HTTP/1.1 400 ")
+
+
+@pytest.mark.parametrize("host", ["localhost", "a:80", "[::1]:8080", "", "x.example."])
+def test_absolute_targets_and_health_by_head(agent: Agent, host: str) -> None:
+    """RFC 9112, 3.2.2, whatever the host; curl -I on the paths of health."""
+    for target in ("/v1/health/live", "http://localhost/v1/health/live"):
+        sent = f"HEAD {target} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode()
+        received = raw(agent.app, sent, half_close=True)
+        assert received.startswith(b"HTTP/1.1 200 ")
+        assert received.endswith(b"\r\n\r\n")
+
+
+def test_a_caller_without_any_grant_learns_nothing(agent: Agent) -> None:
+    """Neither lists nor the state of somebody else's secrets; that the agent lives is no secret."""
+    stranger = Caller(65533, 65533)
+    for target in ("/v1/secrets", "/v1/bundle", "/v1/watch?timeout=0"):
+        assert stranger.ask(agent.app, target) == (403, "not-granted")
+    for target in ("/v1/health/live", "/v1/health/ready"):
+        assert stranger.ask(agent.app, target) == (200, "")
 
 
 def test_grants_decide_by_real_uid_and_group(agent: Agent) -> None:

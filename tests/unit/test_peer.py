@@ -46,7 +46,8 @@ class _Without:
 
 
 def _unit_without(number: int) -> str | None:
-    return peer._unit(cast("socket.socket", _Without(number)), os.getpid())
+    pid = os.getpid()
+    return peer._unit(cast("socket.socket", _Without(number)), pid, peer._started(pid))
 
 
 @pytest.mark.parametrize("number", [errno.EINVAL, errno.ESRCH, errno.ENODATA, errno.EMFILE])
@@ -66,6 +67,6 @@ def test_the_unit_is_found_with_many_connections() -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         assert ours.fileno() > 1023
-        found = peer.of(ours, with_unit=True)
-    assert found is not None
-    assert found.unit == "app.service"
+        found = peer.of(ours)
+        assert found is not None
+        assert peer.with_unit(ours, found, peer.pin(found.pid)).unit == "app.service"

@@ -30,6 +30,8 @@ from agent.serve.http.target import Target, name_of
 from agent.serve.sync import freshness
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from agent.core.access import Peer
     from agent.core.http import Request
     from agent.core.secret import Secret, Snapshot
@@ -39,6 +41,8 @@ if TYPE_CHECKING:
 
 NAME: Final = "app"
 _SECRETS: Final = "/v1/secrets/"
+_PATHS: Final = frozenset({"/v1/secrets", "/v1/bundle", "/v1/watch"})
+"""What a caller without any grant may not ask: the answer would be about somebody else's secrets."""
 
 
 class AppDoor:
@@ -47,8 +51,10 @@ class AppDoor:
     name: Final = NAME
     records_may_wait: Final = False
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: State, find_accounts: Callable[[], bool]) -> None:
+        """``find_accounts`` looks the grants' users and groups up again; True where one is another now."""
         self._state = state
+        self._find_accounts = find_accounts
 
     def wants_unit(self) -> bool:
         """Tell whether a grant names a unit, so that a caller's must be looked up."""
@@ -64,12 +70,22 @@ class AppDoor:
         Raises:
             RequestError: the caller gets an error answer.
         """
+        try:
+            return self._answer(request, peer)
+        except RequestError as error:
+            if error.problem is not NOT_GRANTED or not self._find_accounts():
+                raise
+        return self._answer(request, peer)
+
+    def _answer(self, request: Request, peer: Peer | None) -> Said:
         target = Target(request)
         if target.path == "/v1/health/live":
-            target.allow("GET")
+            target.allow("GET", head=True)
             return Answer(Record("served", 200, target.path, {}), json_response({"live": True}))
         if peer is None:
             raise RequestError(NO_PEER)
+        if target.path in _PATHS and not self.knows(peer):
+            raise RequestError(NOT_GRANTED)
         if target.path.startswith(_SECRETS):
             return self._secret(target, peer, request.fields.get("if-none-match", ""))
         if target.path == "/v1/secrets":
@@ -160,8 +176,12 @@ class AppDoor:
 
     def _ready(self, target: Target, peer: Peer) -> Answer:
         """Tell whether the application can rely on what is served."""
-        target.allow("GET")
+        target.allow("GET", head=True)
         reason = freshness.unready(self._state)
+        if not self.knows(peer):  # that it is ready or not, and nothing about whose secrets and why
+            if reason is not None:
+                raise RequestError(NOT_READY)
+            return Answer(Record("served", 200, target.path, {}), json_response({"ready": True}))
         attempt = freshness.next_attempt_in(self._state)
         if reason is not None:
             raise RequestError(NOT_READY, reason, retry_after=attempt, members={"nextAttemptIn": attempt})

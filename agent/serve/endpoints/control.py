@@ -51,8 +51,15 @@ class ControlDoor:
     name: Final = NAME
     records_may_wait: Final = True
 
-    def __init__(self, state: State, refresh: Callable[[], Awaitable[Refreshed]]) -> None:
+    def __init__(
+        self,
+        state: State,
+        refresh: Callable[[], Awaitable[Refreshed]],
+        find_accounts: Callable[[], bool],
+    ) -> None:
+        """``find_accounts`` looks the grants' users and groups up again."""
         self._state = state
+        self._find_accounts = find_accounts
         self._refresh = refresh
 
     def wants_unit(self) -> bool:
@@ -79,6 +86,7 @@ class ControlDoor:
             return DeferredAnswer(lambda: self._answer_refresh(target))
         if target.path == "/v1/explain":
             target.allow("GET", "user", "unit", "name")
+            self._find_accounts()
             return _answer(target, self._explain(target))
         target.allow("GET")
         if target.path == "/v1/status":

@@ -74,13 +74,14 @@ async def _poll(state: State, path: str, peer: Peer, after: int, seconds: float)
 
 
 async def _events(state: State, peer: Peer, after: int) -> AsyncGenerator[bytes, None]:
-    """Yield server-sent events (WHATWG HTML, 9.2) until the agent stops.
+    """Yield server-sent events (WHATWG HTML, 9.2) until the agent stops, or its grants are others.
 
     The first has an id only, which a client keeps although it is no event for it: so one that connects again
     before anything has changed says since when.
     """
     yield f"id: {after}\n\n".encode()
-    while not state.stopping:
+    grants = state.grants
+    while not state.stopping and state.grants is grants:  # after a reload the caller is looked at anew
         news = await _news(state, peer, after, KEEP_ALIVE_S)
         text = ": alive\n\n"
         if news.names is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import grp
 import os
 import pwd
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from agent.core.access import Grant, Peer
@@ -44,6 +45,22 @@ def grants_of(rules: tuple[GrantRule, ...]) -> tuple[Grant, ...]:
         )
         for index, rule in enumerate(rules)
     )
+
+
+def found_again(grants: tuple[Grant, ...]) -> tuple[Grant, ...]:
+    """Return the grants with the ids of now; the same object where none is another."""
+    now = tuple(replace(grant, uid=uid_of(grant.user), gid=gid_of(grant.group)) for grant in grants)
+    return grants if now == grants else now
+
+
+def differences(before: tuple[Grant, ...], now: tuple[Grant, ...]) -> list[str]:
+    """Return in words which users and groups have other ids than before."""
+    return [
+        f"{new}: the {kind} has the id {number or 'none'} now, {former or 'none'} before"
+        for old, new in zip(before, now, strict=True)
+        for kind, former, number in (("user", old.uid, new.uid), ("group", old.gid, new.gid))
+        if former != number
+    ]
 
 
 def missing(config: Config, grants: tuple[Grant, ...]) -> tuple[str, ...]:

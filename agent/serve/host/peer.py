@@ -23,16 +23,38 @@ _MAX_GROUPS: Final = 65536  # NGROUPS_MAX
 _NOBODY: Final = 0xFFFFFFFF  # what SO_PEERCRED says where there are no credentials
 
 
-def of(connection: socket.socket, *, with_unit: bool = False) -> Peer | None:
+def of(connection: socket.socket) -> Peer | None:
     """Return the caller of a connection, or None where the kernel does not tell: then all is denied."""
     try:
         credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
-        peer = _peer(credentials, _groups(connection))
+        return _peer(credentials, _groups(connection))
     except (OSError, struct.error):
         return None
-    if peer is not None and with_unit:
-        return replace(peer, unit=_unit(connection, peer.pid))
-    return peer
+
+
+def pin(pid: int) -> str | None:
+    """Return what :func:`with_unit` needs, taken when the connection is made: a start time, or nothing.
+
+    From Linux 6.5 on the socket itself stands for the very process that connected.
+    """
+    return None if _gives_pidfds() else _started(pid)
+
+
+def with_unit(connection: socket.socket, peer: Peer, pinned: str | None) -> Peer:
+    """Return the caller with its unit, at any moment of the connection; ``pinned`` is from :func:`pin`."""
+    return replace(peer, unit=_unit(connection, peer.pid, pinned))
+
+
+@functools.cache
+def _gives_pidfds() -> bool:
+    """Tell whether this kernel has SO_PEERPIDFD (Linux 6.5)."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        try:
+            os.close(ours.getsockopt(socket.SOL_SOCKET, _SO_PEERPIDFD))
+        except OSError:
+            return False
+    return True
 
 
 @functools.lru_cache(maxsize=64)  # an application that connects for each read has the same ones each time
@@ -54,20 +76,19 @@ def _groups(connection: socket.socket) -> bytes:
     return connection.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, _MAX_GROUPS * _GID_BYTES)
 
 
-def _unit(connection: socket.socket, pid: int) -> str | None:
+def _unit(connection: socket.socket, pid: int, pinned: str | None) -> str | None:
     """Return the systemd unit of the process that connected, or None where it has ended or is in none.
 
     A pid may be given to another process while we look: a pidfd of the very process (SO_PEERPIDFD, Linux 6.5)
-    tells afterwards whether it still lives; before 6.5 its start time must be the same before and after.
+    tells afterwards whether it still lives; before 6.5 its start time must be the one of when it connected.
     """
     try:
         pidfd = connection.getsockopt(socket.SOL_SOCKET, _SO_PEERPIDFD)
     except OSError as error:
         if error.errno != errno.ENOPROTOOPT:
             return None  # it has ended and was waited for: its pid may be anybody's by now
-        started = _started(pid)
         unit = unit_in(_read(pid, "cgroup"))
-        return unit if started is not None and started == _started(pid) else None
+        return unit if pinned is not None and pinned == _started(pid) else None
     try:
         unit = unit_in(_read(pid, "cgroup"))
         poller = select.poll()  # select(2) takes no descriptor past 1023

@@ -31,7 +31,7 @@ from agent.serve.http.responses import Answer, DeferredAnswer, head, problem_res
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Callable
 
     from agent.core.access import Peer
     from agent.serve.http.server import Server
@@ -57,6 +57,7 @@ class Connection(Channel):
 
     __slots__ = (
         "_drained",
+        "_find_unit",
         "_last",
         "_listens",
         "_phase",
@@ -73,15 +74,25 @@ class Connection(Channel):
     )
 
     def __init__(
-        self, server: Server, accepted: socket.socket, peer: Peer | None, *, ungranted: bool
+        self,
+        server: Server,
+        accepted: socket.socket,
+        peer: Peer | None,
+        find_unit: Callable[[], Peer] | None,
+        *,
+        ungranted: bool,
     ) -> None:
-        """``ungranted`` is for the server: whether no grant meant the peer when it connected."""
+        """Begin with a peer; ``find_unit`` returns it with its unit, None where that is known already.
+
+        ``ungranted`` is for the server: whether no grant meant the peer when it connected.
+        """
         super().__init__(server.poll, accepted)
-        self.peer: Final = peer
+        self.peer = peer
+        self._find_unit = find_unit
         self.ungranted: Final = ungranted
         self.deadline = math.inf
         self._server: Final = server
-        self._who: Final = audit.caller(server.door.name, peer)
+        self._who = audit.caller(server.door.name, peer)
         self._phase = _Phase.IDLE
         self._received = b""
         self._last = False  # the connection ends with the next answer
@@ -184,6 +195,7 @@ class Connection(Channel):
     def _answer(self, request: http.Request) -> None:
         try:
             self._server.admit(request, self.peer)
+            self._identify()
             said = self._server.door.answer(request, self.peer)
         except Exception as error:  # noqa: BLE001  # whatever it is, the caller gets fixed text
             said = _refusal(request.path, error)
@@ -193,6 +205,12 @@ class Connection(Channel):
         self._unanswered = request
         self._listens = said.for_listener
         self._task = self._server.loop.create_task(self._wait(request, said))
+
+    def _identify(self) -> None:
+        """Look the caller's unit up once a grant names one: a reload may have brought it."""
+        if self._find_unit is not None and self._server.door.wants_unit():
+            self.peer, self._find_unit = self._find_unit(), None
+            self._who = audit.caller(self._server.door.name, self.peer)
 
     async def _wait(self, request: http.Request, waiting: DeferredAnswer) -> None:
         try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import math
 import select
@@ -210,13 +211,18 @@ class Server:
     def _welcome(self, accepted: socket.socket) -> None:
         """Take the peer, and count the connection in or refuse it."""
         accepted.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
-        caller = peer.of(accepted, with_unit=self.door.wants_unit())
+        caller = peer.of(accepted)
+        find_unit = None
+        if caller is not None:
+            find_unit = functools.partial(peer.with_unit, accepted, caller, peer.pin(caller.pid))
+            if self.door.wants_unit():
+                caller, find_unit = find_unit(), None
         ungranted = caller is None or not self.door.knows(caller)
         if not self.caller_limits.enter(caller.uid if caller else -1, ungranted=ungranted):
             self._turn_away(accepted)
             return
         self.traffic.connections[self.door.name] += 1
-        connection = Connection(self, accepted, caller, ungranted=ungranted)
+        connection = Connection(self, accepted, caller, find_unit, ungranted=ungranted)
         self._connections[connection.descriptor] = connection
         try:
             connection.begin()

@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from agent.core.errors import BAD_NAME, BAD_PARAMETER, BAD_REQUEST, METHOD_NOT_ALLOWED, RequestError
+from agent.core.http import is_host
 from common.names import SecretName, parse_name
 
 if TYPE_CHECKING:
@@ -29,17 +30,24 @@ class Target:
     __slots__ = ("_parameters", "method", "path")
 
     def __init__(self, request: Request) -> None:
-        untrusted_path, _, untrusted_query = request.target.partition("?")
+        untrusted_target = request.target
+        if untrusted_target[:7].lower() == "http://":  # absolute-form: a MUST of RFC 9112, 3.2.2
+            authority, slash, rest = untrusted_target[7:].partition("/")
+            if not (authority and slash and is_host(authority)):
+                raise RequestError(BAD_REQUEST, "the request target names no host and path")
+            untrusted_target = slash + rest
+        untrusted_path, _, untrusted_query = untrusted_target.partition("?")
         if not untrusted_path.startswith("/"):
             raise RequestError(BAD_REQUEST, "the request target must be a path")
         self.path = untrusted_path
         self.method = request.method
         self._parameters = _split(untrusted_query) if untrusted_query else _NO_PARAMETERS
 
-    def allow(self, method: str, *parameters: str) -> None:
-        """Refuse another method, and parameters that this path does not have."""
-        if self.method != method:
-            raise RequestError(METHOD_NOT_ALLOWED, f"use {method}", allow=method)
+    def allow(self, method: str, *parameters: str, head: bool = False) -> None:
+        """Refuse another method, and parameters that this path does not have; ``head`` allows HEAD too."""
+        if self.method != method and not (head and self.method == "HEAD"):
+            allowed = f"{method}, HEAD" if head else method
+            raise RequestError(METHOD_NOT_ALLOWED, f"use {allowed}", allow=allowed)
         if self._parameters and not self._parameters.keys() <= set(parameters):
             known = f"this path has {', '.join(parameters)}" if parameters else "this path has none"
             raise RequestError(BAD_PARAMETER, known)
