@@ -111,10 +111,14 @@ def test_strictness_reaches_the_socket(agent: Agent, field: bytes) -> None:
 
 
 def test_a_head_asks_for_no_content(agent: Agent) -> None:
-    """405 to HEAD has no body, so the next answer is found."""
+    """Neither 200 nor 405 to HEAD has a body, so the next answer is found."""
     connection = UnixConnection(agent.app)
-    for method, status in (("HEAD", 405), ("GET", 200)):
-        connection.request(method, "/v1/health/live")
+    for method, target, status in (
+        ("HEAD", "/v1/secrets", 405),
+        ("HEAD", "/v1/health/live", 200),
+        ("GET", "/v1/health/live", 200),
+    ):
+        connection.request(method, target)
         response = connection.getresponse()
         assert (response.status, bool(response.read())) == (status, method == "GET")
     connection.close()
