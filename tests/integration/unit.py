@@ -9,7 +9,7 @@ import sys
 from typing import IO, TYPE_CHECKING, Self
 
 from lab.testbed.running import ROOT, Agent
-from tests.scenarios.machine import DescriptorStore
+from tests.scenarios.descriptor_store import DescriptorStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable
