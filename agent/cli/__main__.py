@@ -191,9 +191,12 @@ def _wait(options: argparse.Namespace) -> int:
 
 def _ready(content: dict[str, Any]) -> Iterable[str]:
     yield f"ready: generation {content.get('generation')}"
-    pending = content.get("pending")
-    if isinstance(pending, list) and pending:
-        yield f"listed, but without a value: {', '.join(map(str, pending))}"
+    yield from _pending(content)
+
+
+def _pending(content: dict[str, Any]) -> Iterable[str]:
+    if content.get("pending"):
+        yield f"listed, but without a value: {', '.join(content['pending'])}"
 
 
 def _watch(options: argparse.Namespace) -> int:
@@ -253,8 +256,9 @@ def _refresh(options: argparse.Namespace) -> int:
     if answer.content.get("failure"):
         _print(options, answer.content, _failed)
         return NO
-    _print(options, _good(answer), _refreshed)
-    return OK
+    content = _good(answer)
+    _print(options, content, _refreshed)
+    return NO if content.get("notReady") else OK
 
 
 def _failed(content: dict[str, Any]) -> Iterable[str]:
@@ -266,6 +270,9 @@ def _failed(content: dict[str, Any]) -> Iterable[str]:
 def _refreshed(content: dict[str, Any]) -> Iterable[str]:
     changed = ", ".join(content.get("changed") or ()) or "nothing"
     yield f"generation {content.get('generation')}: {changed} changed"
+    if content.get("notReady"):
+        yield f"not ready: {content['notReady']}"
+    yield from _pending(content)
 
 
 def _explain(options: argparse.Namespace) -> int:

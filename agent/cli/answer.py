@@ -82,6 +82,7 @@ _SHAPE: Final[Shape] = {
     "watchers": int,
     "grants": [str],
     "pending": [str],
+    "notReady": str,
     "foreign": [str],
     "warnings": [str],
     "configurationError": Lines,

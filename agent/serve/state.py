@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from agent.core.access import Grant
     from agent.core.errors import Failure
     from agent.serve.store.store import Store
+    from common.names import SecretName
 
 
 @dataclass(slots=True)
@@ -38,6 +39,7 @@ class Health:
     list_refused: bool = False
     warnings: tuple[str, ...] = ()
     configuration_error: str | None = None
+    lost: frozenset[SecretName] = frozenset()  # dropped since the last reading, though Barbican listed them
     credential_expires: float | None = None  # Unix time (s); None: never, or unknown
 
 

@@ -47,6 +47,39 @@ def read_once(agent: Agent) -> None:
     agent.until(lambda: agent.status()["cycles"]["total"] > 0)
 
 
+def test_a_refresh_that_finds_nothing_to_serve_is_no_success() -> None:
+    """The reading went well; there is nothing all the same, and the command says so by its exit status."""
+    world = World()
+    version = world.put("A", b"canary")
+    world.unread[version] = Unread.DENIED
+    with agent_of(world) as agent:
+        read_once(agent)
+        refreshed = run("refresh", sockets=agent.directory)
+        assert refreshed.returncode == 1
+        assert "not ready: no value is held" in refreshed.stdout
+        assert "without a value: A" in refreshed.stdout
+
+
+def test_what_was_dropped_though_it_is_listed_is_named() -> None:
+    """By its own max_stale; the others are served on."""
+    world = World()
+    world.put("A", b"canary")
+    world.put("B", b"canary")
+    stale = (
+        '[rotation]\npoll_interval = "1s"\n[staleness]\nfresh_for = "1500ms"\n[staleness.secrets]\nB = "2s"\n'
+    )
+    with agent_of(world, stale + GRANT) as agent:
+        agent.start().until_ready()
+        world.failure = AWAY
+        agent.until(lambda: agent.get("/v1/secrets/B").status == 404)
+        for target in ("/v1/health/ready", "/v1/bundle", "/v1/secrets"):
+            assert agent.get(target).json["pending"] == ["B"]
+        assert agent.status()["pending"] == ["B"]
+        world.failure = None
+        agent.until(lambda: agent.get("/v1/secrets/B").status == 200)
+        assert agent.get("/v1/bundle").json["pending"] == []
+
+
 def none_of(surfaces: dict[str, bool]) -> bool:
     """Tell whether every surface says no."""
     return set(surfaces.values()) == {False}

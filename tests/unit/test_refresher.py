@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -170,6 +171,43 @@ async def test_clocks_that_are_set_to_and_fro_cause_no_storm(monkeypatch: pytest
         await asyncio.sleep(0.01)
     assert cycles.qsize() <= 2
     assert freshness.age(state) >= 0
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+
+
+def _with_max_stale(path: Path) -> Config:
+    """Return the example's configuration with a ``max_stale`` of an hour."""
+    example = Path("packaging/agent.toml").read_text()
+    path.write_text(re.sub(r"\n#? *max_stale = [^\n]*", '\nmax_stale = "1h"', example))
+    config = load(path)
+    assert config.staleness.max_stale == 3600
+    return config
+
+
+async def test_nothing_is_dropped_for_its_age_before_the_reading_that_may_confirm_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Somebody sets the clock ahead while Barbican is up, and max_stale is an hour."""
+    cycles = asyncio.Queue[Refreshed]()
+    world, clocks = World(), Clocks(monkeypatch)
+    world.put("A", b"canary")
+    configuration = _with_max_stale(tmp_path / "agent.toml")
+
+    async def fetch(request: wire.Request, config: Config) -> wire.Reply:
+        del config
+        return world.reply(request)
+
+    state = State(configuration, (), Store(), clock.boot())
+    refresher = Refresher(state, fetch, cycles.put_nowait)
+    task = asyncio.create_task(refresher.run())
+    await asyncio.wait_for(cycles.get(), 20)
+    clocks.ahead = 7200.0
+    refresher._housekeep()
+    assert len(state.store.held()) == 1
+    await asyncio.wait_for(cycles.get(), 20)
+    assert len(state.store.held()) == 1
+    assert freshness.age(state) < 3600
     task.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await task

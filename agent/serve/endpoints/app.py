@@ -152,7 +152,7 @@ class AppDoor:
         content = {
             "generation": snapshot.generation,
             "secrets": listed,
-            "pending": self._pending(snapshot, peer),
+            "pending": self._pending(peer),
         }
         return Answer(record, json_response(content))
 
@@ -161,7 +161,7 @@ class AppDoor:
         target.allow("GET")
         snapshot = self._snapshot()
         readable = self._readable(snapshot, peer)
-        pending = self._pending(snapshot, peer)
+        pending = self._pending(peer)
         versions: dict[str, str | None] = {name: secret.facts.version for name, secret in readable.items()}
         # all that the body is made of, so two bodies that differ never have the same, in whatever run
         etag = hashlib.sha256(repr((snapshot.generation, versions, pending)).encode()).hexdigest()[:32]
@@ -191,7 +191,7 @@ class AppDoor:
             "generation": snapshot.generation,
             "confirmedAge": freshness.age(self._state),
             "state": freshness.summary(self._state),
-            "pending": self._pending(snapshot, peer),
+            "pending": self._pending(peer),
         }
         return Answer(Record("served", 200, target.path, {}, snapshot.generation), json_response(content))
 
@@ -213,9 +213,11 @@ class AppDoor:
             )
         return snapshot
 
-    def _pending(self, snapshot: Snapshot, peer: Peer) -> list[SecretName]:
+    def _pending(self, peer: Peer) -> list[SecretName]:
         """Return which of the listed secrets without a value the caller may read."""
-        return sorted(n for n in snapshot.pending if decide(peer, n, self._state.grants).allowed)
+        return sorted(
+            n for n in freshness.pending(self._state) if decide(peer, n, self._state.grants).allowed
+        )
 
     def _readable(self, snapshot: Snapshot, peer: Peer) -> dict[SecretName, Secret]:
         grants = self._state.grants

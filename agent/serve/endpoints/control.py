@@ -134,7 +134,7 @@ class ControlDoor:
             "failure": _failure(health.failure),
             "beacon": _beacon(state),
             "secrets": [describe(state, s) | {"previous": s.facts.name in previous} for s in secrets],
-            "pending": sorted(snapshot.pending) if snapshot else [],
+            "pending": sorted(freshness.pending(state)),
             "foreign": list(health.rejected),
             "grants": [str(grant) for grant in state.grants],
             "warnings": list(warnings(state)),
@@ -163,6 +163,8 @@ class ControlDoor:
             "generation": refreshed.generation,
             "changed": refreshed.changed,
             "seconds": refreshed.seconds,
+            "notReady": freshness.unready(self._state),
+            "pending": sorted(freshness.pending(self._state)),
         }
         return _answer(target, content)
 

@@ -35,7 +35,7 @@ def _lines(state: State) -> Iterator[str]:
         (
             "secrets_pending",
             "Secrets listed but never readable",
-            float(len(snapshot.pending) if snapshot else 0),
+            float(len(freshness.pending(state))),
         ),
         ("secrets_kept", "Secrets served in a former version", float(len(snapshot.kept) if snapshot else 0)),
         ("foreign_entries", "Entries of the container that are not this VPS's", float(len(health.rejected))),

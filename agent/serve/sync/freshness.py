@@ -67,6 +67,12 @@ def dropped_in(state: State) -> float | None:
     return max(0.0, since + state.config.staleness.revocation_grace - clock.boot())
 
 
+def pending(state: State) -> frozenset[SecretName]:
+    """Return the names that Barbican lists and that have no value: never readable, or dropped since."""
+    snapshot = state.store.snapshot
+    return (snapshot.pending if snapshot else frozenset()) | state.health.lost
+
+
 def unready(state: State) -> str | None:
     """Return why the agent is not ready, or None when it is (agent/core/readiness.py)."""
     health, snapshot = state.health, state.store.snapshot
@@ -75,7 +81,7 @@ def unready(state: State) -> str | None:
         Holding(
             read=snapshot is not None,
             held=len(snapshot.current) if snapshot else 0,
-            pending=len(snapshot.pending) if snapshot else 0,
+            pending=len(pending(state)),
             rejected=len(health.rejected),
             denied=health.denied_since is not None,
             outlived=limit is not None and age(state) > limit,
@@ -103,8 +109,8 @@ def line(state: State) -> str:
     if snapshot is not None:
         parts[0] += f", confirmed {span(age(state))} ago"
         parts.append(f"generation {snapshot.generation}, {len(snapshot.current)} secrets")
-        if snapshot.pending:
-            parts.append(f"without a value: {', '.join(sorted(snapshot.pending))}")
+        if pending(state):
+            parts.append(f"without a value: {', '.join(sorted(pending(state)))}")
     drop = dropped_in(state)
     if drop is not None:
         parts.append(f"dropped in {span(drop)} unless access is given back")

@@ -147,15 +147,16 @@ class Refresher:
     def _must_move_within(self, seconds: float) -> None:
         self._must_move_by = asyncio.get_running_loop().time() + seconds + STUCK_S
 
-    def _compare_clocks(self) -> None:
+    def _compare_clocks(self) -> bool:
         """Read Barbican at once where wall and boot clock have parted, and count what is held as older.
 
         At most once in ``PARTED_EVERY_S``: a clock that is set to and fro must not become a storm of calls.
+        Return whether a reading comes at once: what that confirms must not be dropped for its age before.
         """
         before, self._seen = self._seen, clock.moment()
         ahead = clocks.parted(before, self._seen)
         if abs(ahead) < clocks.PARTED_S:
-            return
+            return False
         if ahead > 0:
             self._progress = progress = clocks.aged(self._progress, ahead)
             moments = {"confirmed": progress.confirmed, "denied_since": progress.denied_since}
@@ -171,6 +172,7 @@ class Refresher:
         if self._seen.boot - self._parted_at >= PARTED_EVERY_S:
             self._parted_at = self._seen.boot
             self.signal()
+        return self._next is not None
 
     @property
     def _due(self) -> float:
@@ -206,7 +208,8 @@ class Refresher:
         now = clock.moment()
         self._store.expire_previous(now.boot)
         self._call_budget.note({})
-        self._compare_clocks()
+        if self._compare_clocks():
+            return 0.0
         step = rotation.overdue(self._store.held(), self._progress, self._policy, now)
         changed, _ = self._apply(step, {}, now)
         if changed:
@@ -384,6 +387,9 @@ class Refresher:
         if changed:
             _log.info("generation %s: changed %s", self._generation(), ", ".join(changed))
         self._progress = progress
+        health = self._state.health
+        listed = step.dropped.keys() - progress.leaving.keys()
+        health.lost = frozenset() if step.remarks is not None else health.lost | listed
         if before and self._store.snapshot is None:
             self.ask()  # all was wiped, more than had to go: it is read again at once
         return changed, failure
