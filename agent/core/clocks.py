@@ -2,7 +2,7 @@
 
 CLOCK_BOOTTIME of a machine that is restored from a snapshot goes on where the snapshot was taken; only the
 wall clock knows of the days between. Somebody who sets the wall clock looks the same from inside, so the
-answer must be harmless to both: look at Barbican at once, and count what is held as the older of the two.
+answer must be harmless to both: look at Barbican at once, and count what that does not confirm as older.
 """
 
 from __future__ import annotations

@@ -15,6 +15,18 @@ if TYPE_CHECKING:
     from agent.config.model import Config
 
 
+def can_be_asked() -> bool:
+    """Tell whether the system's databases answer at all.
+
+    getpwnam(3) says the same of a user who does not exist and of a file that can't be opened, say because no
+    descriptor is left. Every machine has uid 0: where even that is unknown, no other answer means anything.
+    """
+    try:
+        return pwd.getpwuid(0).pw_uid == grp.getgrgid(0).gr_gid == 0
+    except KeyError:
+        return False
+
+
 def uid_of(user: str | None) -> int | None:
     """Return the uid of a user, or None where there is no such user."""
     try:
@@ -48,7 +60,9 @@ def grants_of(rules: tuple[GrantRule, ...]) -> tuple[Grant, ...]:
 
 
 def found_again(grants: tuple[Grant, ...]) -> tuple[Grant, ...]:
-    """Return the grants with the ids of now; the same object where none is another."""
+    """Return the grants with the ids of now; the same object where none is another, or nobody can tell."""
+    if not can_be_asked():
+        return grants
     now = tuple(replace(grant, uid=uid_of(grant.user), gid=gid_of(grant.group)) for grant in grants)
     return grants if now == grants else now
 

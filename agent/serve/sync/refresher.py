@@ -84,6 +84,7 @@ class Refresher:
         self._last_refresh = float("-inf")
         self._unreadable = 0
         self._seen = clock.moment()
+        self._missed = 0.0  # seconds that only the wall clock knows of, until a reading has ended
         self._parted_at = float("-inf")
         self._settled = False  # whether the cycle to come is brought about by nothing but its interval
         self._must_move_by = math.inf
@@ -147,22 +148,16 @@ class Refresher:
     def _must_move_within(self, seconds: float) -> None:
         self._must_move_by = asyncio.get_running_loop().time() + seconds + STUCK_S
 
-    def _compare_clocks(self) -> bool:
-        """Read Barbican at once where wall and boot clock have parted, and count what is held as older.
+    def _compare_clocks(self) -> None:
+        """Read Barbican at once where wall and boot clock have parted.
 
         At most once in ``PARTED_EVERY_S``: a clock that is set to and fro must not become a storm of calls.
-        Return whether a reading comes at once: what that confirms must not be dropped for its age before.
         """
         before, self._seen = self._seen, clock.moment()
         ahead = clocks.parted(before, self._seen)
         if abs(ahead) < clocks.PARTED_S:
-            return False
-        if ahead > 0:
-            self._progress = progress = clocks.aged(self._progress, ahead)
-            moments = {"confirmed": progress.confirmed, "denied_since": progress.denied_since}
-            self._store.remember(self._store.moments._replace(**moments))
-            health = self._state.health
-            health.confirmed, health.denied_since = progress.confirmed, progress.denied_since
+            return
+        self._missed += max(0.0, ahead)
         _log.warning(
             "the wall clock went %.0f s %s of the boot clock (a restored snapshot, or a clock that was set): "
             "reading Barbican now",
@@ -172,7 +167,10 @@ class Refresher:
         if self._seen.boot - self._parted_at >= PARTED_EVERY_S:
             self._parted_at = self._seen.boot
             self.signal()
-        return self._next is not None
+
+    def _count_missed(self) -> None:
+        """Count what the reading that has ended did not confirm as older by what the boot clock missed."""
+        self._progress, self._missed = clocks.aged(self._progress, self._missed), 0.0
 
     @property
     def _due(self) -> float:
@@ -208,8 +206,7 @@ class Refresher:
         now = clock.moment()
         self._store.expire_previous(now.boot)
         self._call_budget.note({})
-        if self._compare_clocks():
-            return 0.0
+        self._compare_clocks()
         step = rotation.overdue(self._store.held(), self._progress, self._policy, now)
         changed, _ = self._apply(step, {}, now)
         if changed:
@@ -220,6 +217,7 @@ class Refresher:
 
     async def _cycle(self) -> None:
         """Make one cycle and tell everybody who waits for it how it ended."""
+        self._compare_clocks()  # before, so that what it confirms is not counted as older after it
         asked, self._next = self._next, None
         began = clock.boot()
         if asked is not None:
@@ -277,6 +275,7 @@ class Refresher:
         self._note(reply)
         if reply.reading is None:
             return (), reply.failure
+        self._count_missed()
         # a reading is as old as its request: the container is the first that it reads
         step = rotation.after_reading(held, reply.reading, self._progress, self._policy, asked)
         now = clock.moment()
@@ -328,6 +327,8 @@ class Refresher:
         health.failures += 1
         self._settled = False
         health.cycles_failed += 1
+        self._count_missed()
+        health.confirmed = self._progress.confirmed
         step = rotation.after_failure(self._store.held(), failure, self._progress, self._policy, now)
         changed, _ = self._apply(step, {}, now)
         delay = schedule.backoff(

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from agent.core import wire, wire_watch
+from agent.core.errors import WireError
 from agent.core.rotation import Entry, Reading, Unread
 from agent.core.secret import SecretMetadata
 from common.names import SecretName, Version
@@ -145,7 +146,10 @@ class FetchServer:
                         self.left += 1
                         return
             else:
-                request = wire.decode_request(untrusted)
+                try:
+                    request = wire.decode_request(untrusted)
+                except WireError:
+                    return  # serve ended while it was sending
                 self.requests.append(request)
                 reply = self.answer(request)
             if reply is None:
