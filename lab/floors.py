@@ -13,7 +13,9 @@ from typing import Any, Final
 
 FLOORS: Final = Path(__file__).with_name("floors.json")
 NEW: Final = 90
-"""What a new file needs, in per cent."""
+"""What a new file needs, in per cent; one that only integration tests reach gets a floor of its own."""
+SLACK: Final = 2
+"""Properties draw other examples in each run, and reach a line more or less."""
 
 
 def reached(report: dict[str, Any]) -> dict[str, int]:
@@ -28,7 +30,7 @@ def sunk(floors: dict[str, int], now: dict[str, int]) -> list[str]:
     return [
         f"{path}: {now[path]} % of its lines are reached by tests, {least} % is its floor"
         for path, least in sorted(wanted.items())
-        if now[path] < least
+        if now[path] + SLACK < least
     ]
 
 
