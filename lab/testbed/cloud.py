@@ -42,6 +42,7 @@ class Cloud:
         self.testbed = Testbed(options)
         self.accounts: Accounts
         self.deployment: Deployment
+        self.deployer: ApplicationCredential
         self.runtime: dict[str, Account] = {}
 
     def start(self) -> Self:
@@ -66,8 +67,8 @@ class Cloud:
         self.accounts = Accounts(Session(auth=plugin, verify=self._ca), places.auth_url)
         deployer = self.accounts.deployer()
         session = self.accounts.log_in(deployer, verify=self._ca)
-        credential = self.accounts.application_credential(deployer, session, "deploy", DEPLOYER_RULES)
-        self._deployer = self.accounts.log_in_with(credential, verify=self._ca)
+        self.deployer = self.accounts.application_credential(deployer, session, "deploy", DEPLOYER_RULES)
+        self._deployer = self.accounts.log_in_with(self.deployer, verify=self._ca)
         self.deployment = Deployment(self._deployer, places.barbican_url)
 
     def deployment_token(self) -> str:
