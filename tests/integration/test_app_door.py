@@ -215,7 +215,7 @@ def test_absolute_targets_and_health_by_head(agent: Agent, host: str) -> None:
 def test_a_caller_without_any_grant_learns_nothing(agent: Agent) -> None:
     """Neither lists nor the state of somebody else's secrets; that the agent lives is no secret."""
     stranger = Caller(65533, 65533)
-    for target in ("/v1/secrets", "/v1/bundle", "/v1/watch?timeout=0"):
+    for target in ("/v1/secrets", "/v1/bundle", "/v1/watch?timeout=0", "/v1/secrets/..", "/v1/secrets/"):
         assert stranger.ask(agent.app, target) == (403, "not-granted")
     for target in ("/v1/health/live", "/v1/health/ready"):
         assert stranger.ask(agent.app, target) == (200, "")

@@ -28,6 +28,7 @@ from agent.serve.host.audit import Record
 from agent.serve.http.responses import Answer, Response, field, json_response
 from agent.serve.http.target import Target, name_of
 from agent.serve.sync import freshness
+from common.names import parse_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -101,7 +102,10 @@ class AppDoor:
     def _secret(self, target: Target, peer: Peer, if_none_match: str) -> Answer:
         """Hand over one payload."""
         target.allow("GET", "version")
-        name = name_of(target.path.removeprefix(_SECRETS))
+        untrusted_name = target.path.removeprefix(_SECRETS)
+        if parse_name(untrusted_name) is None and not self.knows(peer):
+            raise RequestError(NOT_GRANTED)  # without any grant it is 403, whatever was asked for
+        name = name_of(untrusted_name)
         decision = decide(peer, name, self._state.grants)
         if decision.grant is None:
             raise RequestError(NOT_GRANTED, names=(name,))
