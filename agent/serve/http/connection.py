@@ -12,7 +12,7 @@ import enum
 import logging
 import math
 import socket
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from agent.core import http
 from agent.core.errors import (
@@ -31,10 +31,13 @@ from agent.serve.http.responses import Answer, DeferredAnswer, head, problem_res
 
 if TYPE_CHECKING:
     import asyncio
+    import select
     from collections.abc import AsyncGenerator, Callable
 
     from agent.core.access import Peer
-    from agent.serve.http.server import Server
+    from agent.serve.http.door import Door
+    from agent.serve.http.limits import CallerLimits
+    from agent.serve.http.traffic import Traffic
 
 LINGER_S: Final = 1.0
 """How long a caller that was refused may go on sending, so that it finds the answer and no broken pipe."""
@@ -44,6 +47,54 @@ NO_REQUEST: Final = frozenset({BAD_REQUEST, BODY_NOT_EXPECTED, HEADERS_TOO_LARGE
 """After one of these nobody knows where the next request would begin."""
 
 _log: Final = logging.getLogger("agent.door")
+
+
+class Host(Protocol):
+    """What a connection needs of the server that owns it."""
+
+    draining: bool
+    """Whether each answer is the last one of its connection."""
+
+    @property
+    def door(self) -> Door:
+        """What decides."""
+        ...
+
+    @property
+    def caller_limits(self) -> CallerLimits:
+        """What callers may use."""
+        ...
+
+    @property
+    def traffic(self) -> Traffic:
+        """Where answers are counted."""
+        ...
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The event loop, and the clock of all deadlines."""
+        ...
+
+    @property
+    def poll(self) -> select.epoll:
+        """What waits for all connections at once."""
+        ...
+
+    def admit(self, request: http.Request, caller: Peer | None) -> None:
+        """Refuse what no door takes.
+
+        Raises:
+            RequestError: the caller gets an error answer.
+        """
+        ...
+
+    def expect(self, deadline: float) -> None:
+        """Look at the deadlines at this moment at the latest."""
+        ...
+
+    def forget(self, connection: Connection) -> None:
+        """Count a connection out that has closed itself."""
+        ...
 
 
 class _Phase(enum.Enum):
@@ -75,7 +126,7 @@ class Connection(Channel):
 
     def __init__(
         self,
-        server: Server,
+        server: Host,
         accepted: socket.socket,
         peer: Peer | None,
         find_unit: Callable[[], Peer] | None,

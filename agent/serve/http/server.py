@@ -13,7 +13,7 @@ import logging
 import math
 import select
 import socket
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from agent.core.errors import BODY_NOT_EXPECTED, TOO_MANY_CONNECTIONS, TOO_MANY_REQUESTS, RequestError
 from agent.serve.host import peer
@@ -24,8 +24,8 @@ from agent.serve.http.responses import head, problem_response
 if TYPE_CHECKING:
     from agent.core.access import Peer
     from agent.core.http import Request
+    from agent.serve.http.door import Door
     from agent.serve.http.limits import CallerLimits
-    from agent.serve.http.responses import Said
     from agent.serve.http.traffic import Traffic
 
 ACCEPTED_IN_A_TURN: Final = 16
@@ -48,36 +48,6 @@ GOODBYE_S: Final = 2.0
 """How long requests that are being answered may take after that."""
 
 _log: Final = logging.getLogger("agent.door")
-
-
-class Door(Protocol):
-    """What decides. It never sees a socket."""
-
-    @property
-    def name(self) -> str:
-        """The door's name in records and metrics."""
-        ...
-
-    @property
-    def records_may_wait(self) -> bool:
-        """Whether it gives no value, so that its records may be written after its answers."""
-        ...
-
-    def wants_unit(self) -> bool:
-        """Tell whether a caller's unit must be looked up, since a grant names one."""
-        ...
-
-    def knows(self, peer: Peer) -> bool:
-        """Tell whether the caller could be given anything at all."""
-        ...
-
-    def answer(self, request: Request, peer: Peer | None) -> Said:
-        """Decide one request.
-
-        Raises:
-            RequestError: the caller gets an error answer.
-        """
-        ...
 
 
 class Server:
