@@ -1,8 +1,9 @@
 """Ready: whether the application can rely on what is served. One definition, for every surface.
 
-Ready means that at least one value is held, that access to the secrets is not taken away, and that Barbican
-has confirmed them within ``max_stale``. A listed secret without a value does not make the agent unready for
-an application that needs the others: it is *pending*, and every surface names it (docs/adr/0021).
+Ready means that at least one value is held, that access to the secrets is not taken away, that Barbican has
+confirmed them within ``max_stale``, and that reads can be recorded: without a record no value is given out.
+A listed secret without a value does not make the agent unready for an application that needs the others: it
+is *pending*, and every surface names it (docs/adr/0021).
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ class Holding:
     ``read``: a reading of Barbican has ended well, or a former process left one. ``held``, ``pending``,
     ``rejected``: how many values are held, how many listed secrets have none, how many entries of the
     container are another VPS's. ``denied``: access is taken away. ``outlived``: ``max_stale`` has passed.
-    ``failure``: why the last cycle failed, in one line.
+    ``failure``: why the last cycle failed, ``unrecorded``: why no audit record can be written, in one line.
     """
 
     read: bool
@@ -27,6 +28,7 @@ class Holding:
     denied: bool
     outlived: bool
     failure: str | None
+    unrecorded: str | None
 
 
 def why_not_ready(holding: Holding) -> str | None:
@@ -41,7 +43,7 @@ def why_not_ready(holding: Holding) -> str | None:
         return _why_nothing(holding) + because
     if holding.outlived:
         return f"Barbican has not confirmed the secrets for longer than max_stale{because}"
-    return None
+    return holding.unrecorded
 
 
 def _why_nothing(holding: Holding) -> str:

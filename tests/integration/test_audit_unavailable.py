@@ -105,6 +105,9 @@ def _look_at_status(agent: Agent) -> None:
     metrics = agent.ask_control("/metrics").body.decode()
     assert "vps_secrets_audit_unavailable 1" in metrics
     assert 'vps_secrets_unrecorded_total{door="app"}' in metrics
+    assert "vps_secrets_ready 0" in metrics, "nobody can rely on values that are not given out"
+    assert "no audit records" in agent.ask_control("/v1/refresh", method="POST").json["notReady"]
+    assert agent.get("/v1/health/ready").status == 503
 
 
 @pytest.mark.parametrize("how", ["stands still", "is removed", "is closed"])
@@ -132,6 +135,7 @@ def test_a_journal_that_takes_nothing(unit: Unit, how: str) -> None:
         unit.until(lambda: journal.said("configuration loaded again"))
         unit.until(lambda: journal.served() == served)
         assert not [w for w in unit.status()["warnings"] if "no audit records" in w]
+        assert unit.get("/v1/health/ready").status == 200
         unit.until(lambda: any(e.get("VPS_SECRETS_ACTION") == "/metrics" for e in journal.read()))
         assert unit.stop() == 0
         assert journal.said("stopping")

@@ -45,7 +45,8 @@ def test_every_command_of_the_first_page(rootfs: Path, deb: Path, cloud: Cloud) 
     exports = "".join(f"export {key}='{value}'\n" for key, value in places.items())
     said = {}
     with Installed(rootfs, f"--bind-ro={deb.parent}:/debs") as machine:
-        machine.run(f"useradd --create-home {USER}; mkdir {HOME}; cp /debs/{deb.name} {HOME}")
+        machine.run(f"useradd --create-home {USER}; mkdir --parents {HOME}/build/deb")
+        machine.run(f"cp /debs/{deb.name} {HOME}/build/deb")
         machine.write(f"{HOME}/rotate.sh", (ROOT / "docs/examples/rotate.sh").read_text(), 0o755)
         machine.write(f"{HOME}/credential", account.credential.secret + "\n", 0o600)
         for number, command in enumerate(commands):

@@ -86,6 +86,7 @@ def unready(state: State) -> str | None:
             denied=health.denied_since is not None,
             outlived=limit is not None and age(state) > limit,
             failure=str(health.failure) if health.failure else None,
+            unrecorded=audit.trouble(),
         )
     )
 
