@@ -117,7 +117,9 @@ def _parser(arguments: list[str]) -> argparse.ArgumentParser:
             made.add_argument("--timeout", type=_seconds, default=timeout, metavar="SECONDS", help=how_long)
         return made
 
-    command("status", _status, "how the agent is (control socket)")
+    status = command("status", _status, "how the agent is (control socket)")
+    only = "only whether the configuration file is in force; 1 where a reload was refused"
+    status.add_argument("--configuration", action="store_true", help=only)
     command("list", _list, "names and versions that this user may read")
     command("wait", _wait, "wait until the agent is ready", 60.0)
     command("watch", _watch, "print names and versions as they change, until Ctrl-C", None)
@@ -151,6 +153,9 @@ def _seconds(text: str) -> float:
 
 def _status(options: argparse.Namespace) -> int:
     content = _good(ask(options.control_socket, "GET", "/v1/status", options.timeout))
+    if options.configuration:
+        _print(options, content, show.configuration)
+        return NO if content.get("configurationError") else OK
     _print(options, content, show.status)
     return OK if content.get("state") == "ready" else NO
 

@@ -150,8 +150,16 @@ def status(content: dict[str, Any]) -> Iterator[str]:
             yield from (f"  {clean(line)}" for line in content[key])
     if content.get("configurationError"):
         yield ""
-        yield "the last reload was refused:"
-        yield from (f"  {clean(line)}" for line in str(content["configurationError"]).splitlines())
+        yield from configuration(content)
     if content.get("secrets"):
         yield ""
         yield from secrets(content["secrets"])
+
+
+def configuration(content: dict[str, Any]) -> Iterator[str]:
+    """Yield whether the configuration file is in force, or why the last reload was refused."""
+    if not content.get("configurationError"):
+        yield "the configuration file is in force"
+        return
+    yield "the last reload was refused:"
+    yield from (f"  {clean(line)}" for line in str(content["configurationError"]).splitlines())

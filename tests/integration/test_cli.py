@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -73,6 +74,7 @@ def test_every_command_on_a_healthy_agent(running: Running) -> None:
     for arguments, expected in (
         (("status",), "vps-prod-001: ready"),
         (("status",), "expires never, or Keystone does not tell"),
+        (("status", "--configuration"), "the configuration file is in force"),
         (("list",), running.world.entries[0][1]),
         (("wait", "--timeout", "5"), f"ready: generation {generation}"),
         (("refresh",), f"generation {generation}: nothing changed"),
@@ -261,3 +263,18 @@ def test_durations_are_told_in_words(seconds: object, text: str) -> None:
 def test_control_characters_are_escaped() -> None:
     """A name from elsewhere can't change the terminal."""
     assert clean("a\x1b]0;x\x07\r\nb\u202e") == r"a\x1b]0;x\x07\r\nb\u202e"
+
+
+def test_a_refused_reload_is_reported_by_the_exit_status(running: Running) -> None:
+    """For systemd, whose reload fails by it; the container may not change while the agent runs."""
+    text = running.agent.configuration.read_text()
+    running.agent.write(text.replace("vps-prod-001", "vps-prod-002"))
+    running.agent.signal(signal.SIGHUP)
+    running.agent.until(lambda: running.agent.status()["configurationError"] is not None)
+    refused = run("status", "--configuration", sockets=running.agent.directory)
+    assert refused.returncode == 1
+    assert "vps_id: can't be changed by a reload" in refused.stdout
+    running.agent.write(text)
+    running.agent.signal(signal.SIGHUP)
+    running.agent.until(lambda: running.agent.status()["configurationError"] is None)
+    assert run("status", "--configuration", sockets=running.agent.directory).returncode == 0

@@ -59,6 +59,20 @@ def test_grants_for_nobody_and_grants_that_change_nothing(own: Installed) -> Non
     own.until(lambda: "the last reload was refused" in own.show(AGENT, "StatusText"))
 
 
+@pytest.mark.parametrize("key", ["container", "vps_id"])
+def test_a_reload_can_not_make_it_another_vps_agent(own: Installed, key: str) -> None:
+    """It is refused, "systemctl reload" fails and says why, and the values of this VPS are served on."""
+    own.run(f"cp {FILE} /root/good")
+    new = "vps-prod-999" if key == "vps_id" else "00000000-0000-4000-8000-000000000000"
+    own.run(f"sed -i 's|^{key} = .*|{key} = \"{new}\"|' {FILE}")
+    assert own.run(f"systemctl reload {AGENT}", check=False).code == 1
+    own.until_said(f"{key}: can't be changed by a reload", "--unit", AGENT)
+    refused = own.run("vps-secrets status --configuration", check=False)
+    assert (refused.code, "can't be changed by a reload" in refused.out) == (1, True)
+    assert own.reads("JWT_SECRET", VALUES["JWT_SECRET"])
+    own.run(f"cp /root/good {FILE}; systemctl reload {AGENT}; vps-secrets status --configuration")
+
+
 def test_a_credential_that_is_not_there(own: Installed) -> None:
     """What is held is served on; status names the step and where to look."""
     own.run("rm /etc/vps-secrets-agent/keystone-credential.cred")
