@@ -36,6 +36,7 @@ from agent.serve.store.published import PublicationRecord
 from agent.serve.store.store import Store
 from agent.serve.supervision import Parts
 from agent.serve.sync import fetch_client, freshness
+from agent.serve.sync.account_finder import AccountFinder
 from agent.serve.sync.beacon_watch import Beacon
 from agent.serve.sync.refresher import Refreshed, Refresher
 from common.errors import ConfigurationError, Mistake
@@ -47,8 +48,6 @@ if TYPE_CHECKING:
     from agent.serve.host.fdstore import Inherited
 
 CONTROL_MODE: Final = 0o660
-FIND_ACCOUNTS_EVERY_S: Final = 0.2
-"""How often refused callers cause the users and groups of the grants to be looked up, at most."""
 
 _log: Final = logging.getLogger("agent.daemon")
 
@@ -64,6 +63,8 @@ class Daemon:
         self._published: Final = PublicationRecord(rotation_trigger.directory(), owner)
         store = Store(self._handover)
         self._state = State(config, accounts.grants_of(config.grants), store, clock.boot())
+        self._state.admins = accounts.gid_of(config.control.admin_group)
+        self._finder: Final = AccountFinder(self._state, self._on_other_ids)
         adopted = self._handover.adopt(inherited.kept)
         store.adopt(adopted)
         store.resume(self._published.last)
@@ -77,7 +78,6 @@ class Daemon:
         self._reload_is_due = False
         self._started: Final = config
         self._state.warnings = self._warnings(config)
-        self._accounts_found = clock.boot()
         self._urgency = 0  # of the credential's expiry, as far as it was told
 
     async def run(self) -> None:
@@ -175,10 +175,10 @@ class Daemon:
 
     def _servers(self) -> tuple[Server, ...]:
         state = self._state
-        control = ControlDoor(state, self._refresher.refresh, self._find_accounts)
+        control = ControlDoor(state, self._refresher.refresh, self._finder)
         return (
             Server(
-                AppDoor(state, self._find_accounts_for_stranger),
+                AppDoor(state, self._finder),
                 CallerLimits(state.config.app.limits),
                 state.traffic,
             ),
@@ -207,7 +207,8 @@ class Daemon:
         else:
             health.configuration_error = None
             self._state.config, self._state.grants = config, accounts.grants_of(config.grants)
-            self._state.warnings = (*self._warnings(config), *self._needs_restart(config))
+            self._state.admins = accounts.gid_of(config.control.admin_group)
+            self._on_other_ids()
             logging.getLogger().setLevel(config.log.level.upper())
             for warning in self._state.warnings:
                 _log.warning("%s", warning)
@@ -247,28 +248,16 @@ class Daemon:
     def _on_cycle_end(self, refreshed: Refreshed) -> None:
         """Report to systemd how a cycle ended, and what changed to units that can't watch."""
         del refreshed  # what the units know may be older
-        self._find_accounts()
+        self._finder.find()
         self._trigger_rotation()
         self._warn_of_expiry()
         self._systemd.cycle_ended(freshness.line(self._state))
         self._beacon.begin()
 
-    def _find_accounts_for_stranger(self) -> bool:
-        """As :meth:`_find_accounts`, but not for each of the callers that are refused and so cause it."""
-        return clock.boot() - self._accounts_found >= FIND_ACCOUNTS_EVERY_S and self._find_accounts()
-
-    def _find_accounts(self) -> bool:
-        """Look the grants' users and groups up again; True where one is another now."""
-        self._accounts_found = clock.boot()
-        before = self._state.grants
-        grants = accounts.found_again(before)
-        if grants is before:
-            return False
-        for text in accounts.differences(before, grants):
-            _log.warning("%s", text)
-        self._state.grants = grants
-        self._state.warnings = (*self._warnings(self._state.config), *self._needs_restart(self._state.config))
-        return True
+    def _on_other_ids(self) -> None:
+        """Look again at what is odd about the machine."""
+        config = self._state.config
+        self._state.warnings = (*self._warnings(config), *self._needs_restart(config))
 
     def _trigger_rotation(self) -> None:
         """Touch the signs of what the units do not know: it may have changed while no agent was running."""

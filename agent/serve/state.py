@@ -69,7 +69,8 @@ class BeaconStatus:
 class State:
     """The running agent. ``started`` is a moment on the boot clock (s).
 
-    ``config`` and ``grants`` are replaced together when a reload succeeds;
+    ``config``, ``grants`` and ``admins``, the administrators' group id, are replaced together when a reload
+    succeeds, and the latter two when serve/sync/account_finder.py finds other ids;
     ``stopping`` is set once. ``warnings`` are what is odd about the machine and the configuration.
     ``health`` is the refresher's, ``traffic`` the doors' own, ``beacon`` that of serve/sync/beacon_watch.py.
     """
@@ -80,6 +81,7 @@ class State:
     started: float
     stopping: bool = False
     warnings: tuple[str, ...] = ()
+    admins: int | None = None
     health: Health = field(default_factory=Health)
     traffic: Traffic = field(default_factory=Traffic)
     beacon: BeaconStatus = field(default_factory=BeaconStatus)

@@ -31,13 +31,22 @@ class WithAccounts(Agent):
         """Write the file: this machine's accounts, and a line more."""
         (self.directory / "passwd").write_text(Path("/etc/passwd").read_text() + line)
 
+    def groups(self, without: str = "") -> None:
+        """Write this machine's groups, one of them left out."""
+        lines = Path("/etc/group").read_text().splitlines(keepends=True)
+        (self.directory / "group").write_text("".join(x for x in lines if x.split(":")[0] != without))
+
     def launch(self, log: IO[bytes]) -> subprocess.Popen[bytes]:
         """Start it in a mount namespace."""
         self.accounts()
-        inside = 'mount --bind "$1" /etc/passwd && exec "$2" -m agent.serve --config "$3"'
+        self.groups()
+        inside = (
+            'mount --bind "$1/passwd" /etc/passwd && mount --bind "$1/group" /etc/group && '
+            'exec "$2" -m agent.serve --config "$3"'
+        )
         line = ["unshare", "--mount", "sh", "-c", inside, "sh"]
         return subprocess.Popen(
-            [*line, str(self.directory / "passwd"), sys.executable, str(self.configuration)],
+            [*line, str(self.directory), sys.executable, str(self.configuration)],
             cwd=ROOT,
             stdin=subprocess.DEVNULL,
             stdout=log,
@@ -71,10 +80,23 @@ def test_a_uid_that_another_user_has_is_refused_after_the_next_cycle(agent: With
     agent.accounts(f"vsa-other:x:{UID}:65533::/:/bin/false\n")
     agent.until(lambda: agent.ask_control("/v1/refresh", "POST").status == 200)
     agent.until(lambda: LATER.ask(agent.app, "/v1/secrets/A") == (403, "not-granted"))
-    assert f"the user has the id none now, {UID} before" in agent.log
+    assert f"the user has the id none now, {UID} before; {UID} is the user vsa-other now" in agent.log
     agent.accounts(f"vsa-later:x:{UID + 1}:65533::/:/bin/false\n")
     agent.until(lambda: Caller(UID + 1, 65533).ask(agent.app, "/v1/secrets/A") == (200, ""))
     assert LATER.ask(agent.app, "/v1/secrets/A") == (403, "not-granted")
+
+
+def test_administrators_follow_their_group(agent: WithAccounts) -> None:
+    """Without it nobody but root is one, from the next look-up on; with it again they are at once."""
+    agent.control.chmod(0o666)
+    admin = Caller(65533, 65533, (60,))
+    assert admin.ask(agent.control, "/v1/status") == (200, "")
+    agent.groups(without="games")
+    agent.ask_control("/v1/explain?user=root&name=A")  # it looks them up
+    assert admin.ask(agent.control, "/v1/status") == (403, "not-admin")
+    assert "the group games does not exist" in str(agent.status()["warnings"])
+    agent.groups()
+    agent.until(lambda: admin.ask(agent.control, "/v1/status") == (200, ""))
 
 
 def test_a_unit_that_a_reload_brings_is_found_on_a_kept_connection(unit: Path) -> None:

@@ -31,13 +31,12 @@ from agent.serve.sync import freshness
 from common.names import parse_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from agent.core.access import Peer
     from agent.core.http import Request
     from agent.core.secret import Secret, Snapshot
     from agent.serve.http.responses import Said
     from agent.serve.state import State
+    from agent.serve.sync.account_finder import AccountFinder
     from common.names import SecretName
 
 NAME: Final = "app"
@@ -52,10 +51,9 @@ class AppDoor:
     name: Final = NAME
     records_may_wait: Final = False
 
-    def __init__(self, state: State, find_accounts: Callable[[], bool]) -> None:
-        """``find_accounts`` looks the grants' users and groups up again; True where one is another now."""
+    def __init__(self, state: State, finder: AccountFinder) -> None:
         self._state = state
-        self._find_accounts = find_accounts
+        self._finder = finder
 
     def wants_unit(self) -> bool:
         """Tell whether a grant names a unit, so that a caller's must be looked up."""
@@ -74,7 +72,7 @@ class AppDoor:
         try:
             return self._answer(request, peer)
         except RequestError as error:
-            if error.problem is not NOT_GRANTED or not self._find_accounts():
+            if error.problem is not NOT_GRANTED or not self._finder.find_for_stranger():
                 raise
         return self._answer(request, peer)
 

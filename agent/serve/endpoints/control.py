@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from agent.core.http import Request
     from agent.serve.http.responses import Said
     from agent.serve.state import State
+    from agent.serve.sync.account_finder import AccountFinder
     from agent.serve.sync.refresher import Refreshed
 
 NAME: Final = "control"
@@ -55,11 +56,10 @@ class ControlDoor:
         self,
         state: State,
         refresh: Callable[[], Awaitable[Refreshed]],
-        find_accounts: Callable[[], bool],
+        finder: AccountFinder,
     ) -> None:
-        """``find_accounts`` looks the grants' users and groups up again."""
         self._state = state
-        self._find_accounts = find_accounts
+        self._finder = finder
         self._refresh = refresh
 
     def wants_unit(self) -> bool:
@@ -68,8 +68,8 @@ class ControlDoor:
 
     def knows(self, peer: Peer) -> bool:
         """Tell whether the caller is root, an administrator or the agent's own user."""
-        gid = accounts.gid_of(self._state.config.control.admin_group)
-        return peer.uid in {0, os.geteuid()} or (gid is not None and gid in peer.groups)
+        admins = self._state.admins
+        return peer.uid in {0, os.geteuid()} or (admins is not None and admins in peer.groups)
 
     def answer(self, request: Request, peer: Peer | None) -> Said:
         """Decide one request.
@@ -78,7 +78,7 @@ class ControlDoor:
             RequestError: the caller gets an error answer.
         """
         target = Target(request)
-        if peer is None or not self.knows(peer):
+        if peer is None or not (self.knows(peer) or (self._finder.find_for_stranger() and self.knows(peer))):
             group = self._state.config.control.admin_group
             raise RequestError(NOT_ADMIN, f"be root or a member of {group}")
         if target.path == "/v1/refresh":
@@ -86,7 +86,7 @@ class ControlDoor:
             return DeferredAnswer(lambda: self._answer_refresh(target))
         if target.path == "/v1/explain":
             target.allow("GET", "user", "unit", "name")
-            self._find_accounts()
+            self._finder.find()
             return _answer(target, self._explain(target))
         target.allow("GET")
         if target.path == "/v1/status":

@@ -68,13 +68,28 @@ def found_again(grants: tuple[Grant, ...]) -> tuple[Grant, ...]:
 
 
 def differences(before: tuple[Grant, ...], now: tuple[Grant, ...]) -> list[str]:
-    """Return in words which users and groups have other ids than before."""
+    """Return in words which users and groups have other ids than before, and who has the former id now."""
     return [
-        f"{new}: the {kind} has the id {number or 'none'} now, {former or 'none'} before"
+        f"{new}: the {kind} has the id {_shown(number)} now, {_shown(former)} before{_heir(kind, former)}"
         for old, new in zip(before, now, strict=True)
         for kind, former, number in (("user", old.uid, new.uid), ("group", old.gid, new.gid))
         if former != number
     ]
+
+
+def _shown(number: int | None) -> str:
+    return "none" if number is None else str(number)
+
+
+def _heir(kind: str, former: int | None) -> str:
+    """Say who has an id now that was granted something until this look-up; nothing where nobody has it."""
+    if former is None:
+        return ""
+    try:
+        name = pwd.getpwuid(former).pw_name if kind == "user" else grp.getgrgid(former).gr_name
+    except KeyError:
+        return ""
+    return f"; {former} is the {kind} {name} now, who could read by this grant until this look-up"
 
 
 def missing(config: Config, grants: tuple[Grant, ...]) -> tuple[str, ...]:
