@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import shutil
 import sys
+import textwrap
 import threading
 import time
 import unicodedata
@@ -14,8 +15,8 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-WIDTH: Final = 92
-"""Of a step's line, where nothing says how wide the terminal is."""
+WIDTH: Final = 80
+"""Of every line, at most."""
 TICK_S: Final = 0.2
 _TIMES: Final = 20
 """Columns of a step's line that are not its text: when it began, and how long it took."""
@@ -47,7 +48,8 @@ class Screen:
 
     def say(self, text: str) -> None:
         """Show what a step led to."""
-        print(f"{'':9}  {text}", flush=True)
+        for line in textwrap.wrap(text, WIDTH - 11, break_on_hyphens=False):
+            print(f"{'':9}  {line}", flush=True)
 
     def title(self, text: str) -> None:
         """Begin a part."""
