@@ -145,8 +145,9 @@ class Answer:
     def _service_says_so(self) -> bool:
         """Tell a refusal by the service itself from one by a proxy in front of it.
 
-        Keystone: ``{"error": {"code": …}}``; Barbican: ``{"code": …, "title": …}``; keystonemiddleware:
-        either, or WWW-Authenticate: Keystone.
+        Keystone: ``{"error": {"code": …, "title": …}}``; Barbican: ``{"code": …, "title": …}``;
+        keystonemiddleware: either, or WWW-Authenticate: Keystone. A code alone is not enough: gateways and
+        load balancers write ``{"code": 404, "message": …}`` and ``{"error": {"code": 404, …}}`` too.
         """
         if self.status == 401 and self.headers.get("WWW-Authenticate", "").lower().startswith("keystone"):  # noqa: PLR2004
             return True
@@ -157,7 +158,11 @@ class Answer:
         if not isinstance(untrusted, dict):
             return False
         inner = untrusted.get("error", untrusted)
-        return isinstance(inner, dict) and inner.get("code") == self.status
+        return (
+            isinstance(inner, dict)
+            and inner.get("code") == self.status
+            and isinstance(inner.get("title"), str)
+        )
 
 
 def retry_after_of(untrusted: str | None, now: float) -> float | None:

@@ -34,7 +34,7 @@ PROMISED = Promise(200, "application/json")
 def answer(status: int, body: object = None, *, keystone: bool = False, **headers: str) -> Answer:
     """Return an answer in the service's own form, or another where a body is given."""
     if body is None:
-        body = {"error": {"code": status}} if keystone else {"code": status, "title": CANARY}
+        body = {"error": {"code": status, "title": CANARY}} if keystone else {"code": status, "title": CANARY}
     encoded = body if isinstance(body, bytes) else json.dumps(body).encode()
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     return Answer(keystone, "GET http://x/", PROMISED, status, named, encoded, None, NOW)
@@ -45,6 +45,20 @@ def test_only_the_services_own_words_deny(status: int, body: bytes, keystone: bo
     """No page of a front end can take access away, whatever its status."""
     failure = answer(status, body, keystone=keystone).judge()
     assert failure is None or failure.fault is Fault.TRANSIENT
+
+
+@pytest.mark.parametrize("keystone", [True, False])
+@pytest.mark.parametrize("status", [401, 403, 404])
+@pytest.mark.parametrize("wrapped", [True, False])
+@pytest.mark.parametrize("title", [{}, {"title": None}, {"title": 1}])
+def test_a_gateways_json_denies_nothing(
+    status: int, title: dict[str, object], *, wrapped: bool, keystone: bool
+) -> None:
+    """As of gateways that write a code and a message: no title, so it is not the service's own word."""
+    body = {"code": status, "message": CANARY, "status": "NOT_FOUND", **title}
+    failure = answer(status, {"error": body} if wrapped else body, keystone=keystone).judge()
+    assert failure is not None
+    assert failure.fault is Fault.TRANSIENT
 
 
 @pytest.mark.parametrize("body", [{"code": 404}, {"error": {"code": 404}}, {"error": 1}, {"error": None}, []])
