@@ -37,7 +37,7 @@ class Address:
         return self.scheme, self.host, self.port
 
     def holds(self, other: Address) -> bool:
-        """Tell whether another address is this one or below it."""
+        """Return whether another address is this one or below it."""
         below = other.path == self.path or other.path.startswith(self.path + "/")
         return self.origin == other.origin and below
 

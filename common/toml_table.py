@@ -88,7 +88,7 @@ class Table:
             self.add("", f"must be a table, written [{name}]")
 
     def has(self, key: str) -> bool:
-        """Tell whether the key is written in the file."""
+        """Return whether the key is written in the file."""
         self._asked.add(key)
         return key in self._values
 

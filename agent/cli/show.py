@@ -100,7 +100,7 @@ def _credential(content: dict[str, Any], cycles: dict[str, Any]) -> str:
         return f"expires {content['credentialExpires']}"
     if (cycles.get("total") or 0) <= (cycles.get("failed") or 0):
         return "when it expires is not known before the first reading"
-    return "expires never, or Keystone does not tell"
+    return "expires never, or Keystone does not say"
 
 
 def status(content: dict[str, Any]) -> Iterator[str]:

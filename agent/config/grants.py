@@ -27,7 +27,7 @@ class GrantRule:
     unit: str | None
 
     def includes(self, other: GrantRule) -> bool:
-        """Tell whether everything that the other one allows is allowed by this one.
+        """Return whether everything that the other one allows is allowed by this one.
 
         Of two patterns the plain cases are seen: the same text, ``*``, and a name that a pattern matches.
         """

@@ -76,7 +76,7 @@ class Grant:
         return None
 
     def covers(self, name: SecretName) -> bool:
-        """Tell whether the grant's globs match the name."""
+        """Return whether the grant's globs match the name."""
         return self._pattern.fullmatch(name) is not None
 
     def __str__(self) -> str:
@@ -108,7 +108,7 @@ def decide(peer: Peer | None, name: SecretName, grants: tuple[Grant, ...]) -> De
 
 
 def any_grant_matches(peer: Peer, grants: tuple[Grant, ...]) -> bool:
-    """Tell whether any grant means this caller, whatever the names."""
+    """Return whether any grant means this caller, whatever the names."""
     return any(grant.mismatch(peer) is None for grant in grants)
 
 

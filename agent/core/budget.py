@@ -46,7 +46,7 @@ class Count:
     calls: float = 0.0
 
     def is_plausible(self, now: Moment) -> bool:
-        """Tell whether it can be one: it comes out of a memory file."""
+        """Return whether it can be one: it comes out of a memory file."""
         return 0.0 <= self.since <= now.boot and 0.0 <= self.calls < math.inf
 
 

@@ -103,7 +103,7 @@ BAD_REQUEST = Problem(400, "bad-request", "The request is not well-formed", "bad
 BAD_NAME = Problem(400, "bad-name", "This is not a secret's name", "bad-request")
 BAD_PARAMETER = Problem(400, "bad-parameter", "A query parameter is unknown or out of range", "bad-request")
 NOT_GRANTED = Problem(403, "not-granted", "No grant lets this caller read this name", "denied")
-NO_PEER = Problem(403, "no-peer-credentials", "The kernel told nothing about the caller", "denied")
+NO_PEER = Problem(403, "no-peer-credentials", "The kernel says nothing about the caller", "denied")
 NOT_ADMIN = Problem(403, "not-admin", "This socket is for root and the administrators' group", "denied")
 NO_SUCH_SECRET = Problem(404, "no-such-secret", "This name is granted but does not exist", "absent")
 NO_PREVIOUS = Problem(404, "no-previous-version", "There is no previous version in its grace time", "absent")
@@ -125,7 +125,7 @@ AUDIT_UNAVAILABLE = Problem(
     503, "audit-unavailable", "No audit record can be written, so nothing is served", "failed"
 )
 REFRESH_FAILED = Problem(502, "refresh-failed", "The cycle failed; what was held is still served", "failed")
-INTERNAL = Problem(500, "internal", "The agent failed to answer; its journal tells more", "failed")
+INTERNAL = Problem(500, "internal", "The agent failed to answer; its journal says more", "failed")
 
 
 class RequestError(VpsSecretsError):

@@ -33,7 +33,7 @@ _HOST: Final = re.compile(
 
 
 def is_host(untrusted: str) -> bool:
-    """Tell whether this is a host with or without a port (RFC 9110, 7.2; RFC 3986, 3.2.2)."""
+    """Return whether this is a host with or without a port (RFC 9110, 7.2; RFC 3986, 3.2.2)."""
     return _HOST.fullmatch(untrusted) is not None
 
 

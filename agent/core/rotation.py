@@ -150,7 +150,7 @@ class Step:
 
 
 def reads_doubles(held: Mapping[SecretName, SecretMetadata], progress: Progress, now: Moment) -> bool:
-    """Tell whether the next cycle should read payloads although a name stands in the container twice.
+    """Return whether the next cycle should read payloads although a name stands in the container twice.
 
     Only when the outcome would be used: at the first start, and when a rotation does not come to its end.
     """
@@ -333,7 +333,7 @@ def _learn(
 
 
 def _is_denied(line: _Line | None, *, already: bool) -> bool:
-    """Tell whether access to a name is taken away. A failure, or not having tried, does not give it back."""
+    """Whether access to a name is taken away. A failure, or not having tried, does not give it back."""
     if line is None:
         return already
     if line.readable:
@@ -342,7 +342,7 @@ def _is_denied(line: _Line | None, *, already: bool) -> bool:
 
 
 def _must_wait(lines: Mapping[SecretName, _Line], progress: Progress, now: Moment) -> bool:
-    """Tell whether a rotation may be under way, of which publishing now would show a half."""
+    """Return whether a rotation may be under way, of which publishing now would show a half."""
     if _waited(progress.waiting_since, now) >= MAX_WAIT_S:
         return False
     young = any(now.boot - since < SETTLE_S for since in progress.unsettled.values())

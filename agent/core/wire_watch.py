@@ -58,7 +58,7 @@ class WatchResult:
 
 
 def is_seen(untrusted: str) -> bool:
-    """Tell whether a text is a validator of ours: an entity tag, or the digest of a body."""
+    """Return whether a text is a validator of ours: an entity tag, or the digest of a body."""
     return _SEEN.fullmatch(untrusted) is not None
 
 

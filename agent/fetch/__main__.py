@@ -167,9 +167,7 @@ def _report(reply: Reply) -> None:
 
 
 def _misconfigured(request: Request | Watch, path: Path) -> bytes:
-    advice = (
-        "vps-secrets-agent --check-config names every mistake; Barbican is not read until they are mended"
-    )
+    advice = "vps-secrets-agent --check-config names every mistake; Barbican is not read until they are fixed"
     failure = _no_configuration(f"read {ascii(str(path))[:300]}", advice)
     if isinstance(request, Watch):
         return wire_watch.encode_sight(WatchResult(request.nonce, None, failure, 0, 0))

@@ -34,7 +34,7 @@ class Listing:
     rejected: tuple[str, ...]
 
     def has_double(self) -> bool:
-        """Tell whether a name stands there twice: a rotation is under way."""
+        """Return whether a name stands there twice: a rotation is under way."""
         return len({entry.name for entry in self.entries}) < len(self.entries)
 
 

@@ -154,7 +154,7 @@ class Beacon:
             return "it may not be read: check its permissions, and when a signature in beacon.url expires"
         if status == _NOT_FOUND:
             return "there is no such object: touch it once, and check the address"
-        return "unexpected: the server's own log tells why"
+        return "unexpected: the server's own log says why"
 
     def _failure(self, advice: str, status: int | None = None, retry_after: float | None = None) -> Failure:
         return Failure(Step.BEACON, Fault.TRANSIENT, self._tried, advice, status, retry_after)
@@ -231,7 +231,7 @@ def watch(
 ) -> WatchResult | None:
     """Look until there is something to tell; None where nobody is left to tell it.
 
-    ``has_gone`` waits so many seconds and tells whether serve has closed its end meanwhile.
+    ``has_gone`` waits so many seconds and returns whether serve has closed its end meanwhile.
     """
     end = time.monotonic() + asked.lifetime
     while True:

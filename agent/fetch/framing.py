@@ -58,7 +58,7 @@ class StrictResponse(http.client.HTTPResponse):
             raise FramingError("more bytes came than the answer announced")
 
     def _more(self) -> bool:
-        """Tell whether there is a byte after the body that is here already."""
+        """Return whether there is a byte after the body that is here already."""
         timeout = self._socket.gettimeout()
         try:
             self._socket.settimeout(0)

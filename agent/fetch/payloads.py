@@ -137,7 +137,7 @@ def _try_one(
 
 
 def _is_of_the_whole(failure: Failure) -> bool:
-    """Tell whether the service is away or refuses this account, not one secret."""
+    """Return whether the service is away or refuses this account, not one secret."""
     return failure.step not in {Step.BARBICAN, Step.FETCH} or failure.status in {429, 503}
 
 

@@ -24,7 +24,7 @@ _TOKEN: Final = re.compile(r"[!-~]+")  # sent back in a header (RFC 9110, 5.5)
 _REQUEST_ID: Final = re.compile(r"req-[0-9a-f-]{36}")  # finds the request in the services' own logs
 
 _IN_BETWEEN: Final = "check the address and what is in between, as a proxy with a page of its own"
-_AGAIN: Final = "the service's own log tells why"
+_AGAIN: Final = "the service's own log says why"
 _GONE: Final = (
     "the secret of the credential is wrong (the commonest cause), its id is wrong, it has expired, was "
     "revoked or deleted, or its user is disabled: give this VPS the right one, or a new one "

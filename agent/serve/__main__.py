@@ -43,7 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
         epilog="Exit status: 0 stopped, 1 failed, 2 usage, 78 bad configuration.",
     )
     parser.add_argument("--config", type=Path, default=DEFAULT_PATH, help="default: %(default)s")
-    parser.add_argument("--check-config", action="store_true", help="tell every mistake, then end")
+    parser.add_argument("--check-config", action="store_true", help="report every mistake, then end")
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     options = parser.parse_args(arguments)
     if not options.check_config:

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from agent.serve.http.responses import Said
 
 RETRY_AFTER_S: Final = 30.0
-ADVICE: Final = "run `vps-secrets setup`, or mend the file and run `systemctl reload vps-secrets-agent`"
+ADVICE: Final = "run `vps-secrets setup`, or fix the file and run `systemctl reload vps-secrets-agent`"
 
 _log: Final = logging.getLogger("agent")
 

@@ -236,7 +236,7 @@ def main() -> int:
 def draw(results: dict[str, object], picture: Path) -> None:
     """Draw the comparison, with the environment that has the library for it."""
     if not DRAW.exists():
-        raise SystemExit("bench: build/draw-venv is missing; mend it with: scripts/setup draw")
+        raise SystemExit("bench: build/draw-venv is missing; fix it with: scripts/setup draw")
     with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
         json.dump(results, file)
         file.flush()

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 PYTHON: Final = BUILD / "peers-venv/bin/python"
-PEERS_HINT: Final = "mend it with: scripts/setup peers"
+PEERS_HINT: Final = "fix it with: scripts/setup peers"
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,7 @@ def tools(directory: Path) -> Tools:
     """Compile the programs in C."""
     compiler = shutil.which("cc")
     if compiler is None:
-        raise SystemExit("bench: no C compiler; mend it with: sudo apt-get install --yes gcc libc6-dev")
+        raise SystemExit("bench: no C compiler; fix it with: sudo apt-get install --yes gcc libc6-dev")
     for source in sorted(HERE.glob("*.c")):
         run([compiler, "-O2", "-Wall", "-Wextra", "-Werror", "-o", directory / source.stem, source])
     cores = sorted(os.sched_getaffinity(0))

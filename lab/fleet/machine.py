@@ -67,7 +67,7 @@ class Machine:
         return self.progress.confirmed
 
     def knows(self, reading: Reading, now: float) -> bool:
-        """Tell whether a cycle has nothing to read but the list."""
+        """Return whether a cycle has nothing to read but the list."""
         known = rotation.known(self.held, Moment(now, now))
         return all(entry.version in known for entry in reading.entries)
 

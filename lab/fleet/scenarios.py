@@ -74,7 +74,7 @@ class Summary:
     waves: Waves
 
     def keeps_promise(self, capacity: float) -> bool:
-        """Tell whether all were served in time, the peak was within the capacity, and no waves are left."""
+        """Return whether all were served in time, the peak was within the capacity, and no waves are left."""
         in_time = not self.unserved and self.last <= WITHIN_S
         return in_time and self.peak_10 <= capacity and not self.waves.are_there
 

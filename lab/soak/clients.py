@@ -29,7 +29,7 @@ class Truth:
         self._values[name] = (value, *self._values.get(name, ()))[:2]
 
     def holds(self, name: str, value: bytes) -> bool:
-        """Tell whether a reader may have got this."""
+        """Return whether a reader may have got this."""
         return value in self._values[name]
 
     def names(self) -> list[str]:

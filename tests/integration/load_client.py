@@ -37,7 +37,7 @@ class Load:
         self.crowded = b""
 
     def goes_on(self) -> bool:
-        """Tell whether there is time left."""
+        """Return whether there is time left."""
         return time.monotonic() < self.end
 
     def connect(self) -> socket.socket:

@@ -66,7 +66,7 @@ class Journal:
         return len([e for e in self.read() if is_read(e) and e["VPS_SECRETS_OUTCOME"] == "served"])
 
     def said(self, words: str) -> bool:
-        """Tell whether the log has these words."""
+        """Return whether the log has these words."""
         return any(words in entry["MESSAGE"] for entry in self.read())
 
 

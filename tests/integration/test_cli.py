@@ -73,7 +73,7 @@ def test_every_command_on_a_healthy_agent(running: Running) -> None:
     everything, generation = "", running.agent.generation
     for arguments, expected in (
         (("status",), "vps-prod-001: ready"),
-        (("status",), "expires never, or Keystone does not tell"),
+        (("status",), "expires never, or Keystone does not say"),
         (("status", "--configuration"), "the configuration file is in force"),
         (("list",), running.world.entries[0][1]),
         (("wait", "--timeout", "5"), f"ready: generation {generation}"),
@@ -145,7 +145,7 @@ def test_before_the_first_reading_nothing_is_said_to_last_for_ever() -> None:
         assert "never" not in shown
         made.world.failure = None
         agent.until(lambda: agent.ask_control("/v1/refresh", "POST").status == 200)
-        assert "expires never, or Keystone does not tell" in run("status", sockets=agent.directory).stdout
+        assert "expires never, or Keystone does not say" in run("status", sockets=agent.directory).stdout
 
 
 def test_root_without_a_grant_is_told_why_it_sees_nothing() -> None:

@@ -74,7 +74,7 @@ def _all_of(connection: socket.socket) -> bytes:
 
 
 def _ends_open(connection: socket.socket) -> bool:
-    """Tell whether neither data nor an end has come."""
+    """Return whether neither data nor an end has come."""
     connection.settimeout(0)
     try:
         connection.recv(1)
@@ -86,7 +86,7 @@ def _ends_open(connection: socket.socket) -> bool:
 
 
 def _takes_signals(pid: int) -> bool:
-    """Tell whether a SIGHUP would not end the process: it is blocked, or handled (proc(5))."""
+    """Return whether a SIGHUP would not end the process: it is blocked, or handled (proc(5))."""
     masks = dict(
         line.split(":\t")
         for line in Path(f"/proc/{pid}/status").read_text().splitlines()

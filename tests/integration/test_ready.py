@@ -81,7 +81,7 @@ def test_what_was_dropped_though_it_is_listed_is_named() -> None:
 
 
 def none_of(surfaces: dict[str, bool]) -> bool:
-    """Tell whether every surface says no."""
+    """Return whether every surface says no."""
     return set(surfaces.values()) == {False}
 
 

@@ -204,7 +204,7 @@ class Scenario:
             yield
 
     def holds(self, values: Mapping[str, bytes]) -> bool:
-        """Tell whether the application gets exactly these values."""
+        """Return whether the application gets exactly these values."""
         answer = self.machine.get("/v1/bundle")
         if answer.status != 200:
             return False

@@ -19,7 +19,7 @@ def seven() -> dict[str, bytes]:
 
 
 def ages_are_true(day: Scenario, factor: float) -> bool:
-    """Tell whether every age grew as the time did, or began anew with a cycle that was good."""
+    """Return whether every age grew as the time did, or began anew with a cycle that was good."""
     reads = [read for read in day.reader.reads if read.age is not None and read.what != "bundle"]
     wrong = 0
     for former, later in itertools.pairwise(reads):

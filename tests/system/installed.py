@@ -41,7 +41,7 @@ class Installed(Machine):
         return "" if done.code else done.out.split()[0]
 
     def reads(self, name: str, value: bytes) -> bool:
-        """Tell whether the application reads this value."""
+        """Return whether the application reads this value."""
         return self.digest(name) == hashlib.sha256(value).hexdigest()
 
     def status(self) -> dict[str, Any]:

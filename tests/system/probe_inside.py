@@ -13,7 +13,7 @@ CLONE_NEWUSER = 0x10000000
 
 
 def works(attempt: Callable[[], object]) -> bool:
-    """Tell whether it can be done."""
+    """Return whether it can be done."""
     try:
         attempt()
     except (OSError, ValueError, AttributeError):

@@ -76,13 +76,13 @@ def test_all_that_was_found_is_in_the_tables_and_in_the_json() -> None:
     """What was left out and what was missed too."""
     results = Results(
         machine={"System": "Debian"},
-        left_out={"custodia": "it is not here; mend it with: this"},
+        left_out={"custodia": "it is not here; fix it with: this"},
         reads={KEPT: {AGENT: reads(50, 60), FLOOR: reads(100, 100)}},
         memory={AGENT: Memory(60.0, 30.0, None)},
         parts=[Part("a start", "s", (0.5,) * 20), Part("imports", "s", (0.25, 0.5), of="a start")],
     )
     text = report.markdown(results)
-    assert "**Left out: custodia.** It is not here; mend it with: this." in text
+    assert "**Left out: custodia.** It is not here; fix it with: this." in text
     assert "| left out |" in text
     assert "| 0.55 " in text
     assert "500.0 ms" in text

@@ -109,7 +109,7 @@ class Machine:
         return self._apply(overdue(self.held, self.progress, self.policy, self.now), {})
 
     def doubles(self) -> bool:
-        """Tell whether the next reading would try the payloads of doubles."""
+        """Return whether the next reading would try the payloads of doubles."""
         return reads_doubles(self.held, self.progress, self.now)
 
     def _apply(self, step: Step, read: Mapping[Version, SecretMetadata]) -> Step:

@@ -158,12 +158,12 @@ class Account:
                 self.denied.setdefault(name, now.boot)
 
     def may_drop(self, name: SecretName, now: Moment, *, is_reading: bool) -> bool:
-        """Tell whether Barbican or the operator took the name away."""
+        """Return whether Barbican or the operator took the name away."""
         limit = POLICY.limit(name)
         return self.must_drop(name, now, is_reading=is_reading) or now.boot - self.agreed >= limit
 
     def must_drop(self, name: SecretName, now: Moment, *, is_reading: bool) -> bool:
-        """Tell whether it may be served no longer."""
+        """Return whether it may be served no longer."""
         grace, never = POLICY.revocation_grace, math.inf
         return (
             now.boot - (never if self.refused is None else self.refused) >= grace

@@ -56,11 +56,11 @@ class AppDoor:
         self._finder = finder
 
     def wants_unit(self) -> bool:
-        """Tell whether a grant names a unit, so that a caller's must be looked up."""
+        """Return whether a grant names a unit, so that a caller's must be looked up."""
         return any(grant.unit for grant in self._state.grants)
 
     def knows(self, peer: Peer) -> bool:
-        """Tell whether a grant means the caller."""
+        """Return whether a grant means the caller."""
         return any_grant_matches(peer, self._state.grants)
 
     def answer(self, request: Request, peer: Peer | None) -> Said:
@@ -177,7 +177,7 @@ class AppDoor:
         return Answer(record, json_response(content, fields))
 
     def _ready(self, target: Target, peer: Peer) -> Answer:
-        """Tell whether the application can rely on what is served."""
+        """Return whether the application can rely on what is served."""
         target.allow("GET", head=True)
         reason = freshness.unready(self._state)
         if not self.knows(peer):  # that it is ready or not, and nothing about whose secrets and why

@@ -67,7 +67,7 @@ class ControlDoor:
         return False
 
     def knows(self, peer: Peer) -> bool:
-        """Tell whether the caller is root, an administrator or the agent's own user."""
+        """Return whether the caller is root, an administrator or the agent's own user."""
         admins = self._state.admins
         return peer.uid in {0, os.geteuid()} or (admins is not None and admins in peer.groups)
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def can_be_asked() -> bool:
-    """Tell whether the system's databases answer at all.
+    """Return whether the system's databases answer at all.
 
     getpwnam(3) says the same of a user who does not exist and of a file that can't be opened, say because no
     descriptor is left. Every machine has uid 0: where even that is unknown, no other answer means anything.

@@ -122,7 +122,7 @@ class _Pipe:
             self._open = False
 
     def is_closed(self) -> bool:
-        """Tell whether nobody holds the writing end any more."""
+        """Return whether nobody holds the writing end any more."""
         self._close_writer()
         poll = select.poll()
         poll.register(self._reader, 0)

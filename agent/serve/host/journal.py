@@ -16,7 +16,7 @@ _STDERR: Final = 2
 
 
 def reads_us() -> bool:
-    """Tell whether the journal reads standard output or error, as JOURNAL_STREAM= says (systemd.exec(5)).
+    """Return whether the journal reads standard output or error, as JOURNAL_STREAM= says (systemd.exec(5)).
 
     The variable alone is no proof: whatever a service starts inherits it.
     """

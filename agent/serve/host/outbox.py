@@ -55,7 +55,7 @@ class Outbox(Generic[T]):
 
     @property
     def fails(self) -> bool:
-        """Tell whether the sink has taken nothing for longer than a hiccup lasts."""
+        """Return whether the sink has taken nothing for longer than a hiccup lasts."""
         return self._patience() <= 0
 
     def send(self, message: T) -> bool:

@@ -47,7 +47,7 @@ def with_unit(connection: socket.socket, peer: Peer, pinned: str | None) -> Peer
 
 @functools.cache
 def _gives_pidfds() -> bool:
-    """Tell whether this kernel has SO_PEERPIDFD (Linux 6.5)."""
+    """Return whether this kernel has SO_PEERPIDFD (Linux 6.5)."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
         try:

@@ -24,11 +24,11 @@ class Door(Protocol):
         ...
 
     def wants_unit(self) -> bool:
-        """Tell whether a caller's unit must be looked up, since a grant names one."""
+        """Return whether a caller's unit must be looked up, since a grant names one."""
         ...
 
     def knows(self, peer: Peer) -> bool:
-        """Tell whether the caller could be given anything at all."""
+        """Return whether the caller could be given anything at all."""
         ...
 
     def answer(self, request: Request, peer: Peer | None) -> Said:

@@ -62,7 +62,7 @@ class Moments(NamedTuple):
     calls: float | None = None
 
     def are_possible(self, now: float) -> bool:
-        """Tell whether all but the count, which begins anew then, can be of a time before ``now`` (s)."""
+        """Return whether all but the count, which begins anew then, can be of a time before ``now`` (s)."""
         moments = (self.confirmed, self.denied_since, self.attempted)
         return all(moment is None or 0.0 <= moment <= now for moment in moments)
 
@@ -231,7 +231,7 @@ def kind_of(fd: int) -> str | None:
 
 
 def swap_is_off() -> bool:
-    """Tell whether nothing of this unit can reach a swap space, also after this process has died.
+    """Return whether nothing of this unit can reach a swap space, also after this process has died.
 
     mlock(2) ends with its process. ``memory.swap.max`` 0 (MemorySwapMax=0) holds on, and so does a machine
     without swap.

@@ -83,7 +83,7 @@ class PublicationRecord:
             new.replace(self._file)
         except OSError as error:
             _log.warning(
-                "can't write %s: %s; after a restart the applications may be told of changes that they know",
+                "can't write %s: %s; after a restart the applications may hear of changes that they know",
                 self._file,
                 error.strerror,
             )

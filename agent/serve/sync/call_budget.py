@@ -110,7 +110,7 @@ def why_stretched(state: State) -> str | None:
 
 
 def is_used_up(state: State) -> bool:
-    """Tell whether the budget has no call left."""
+    """Return whether the budget has no call left."""
     now, limit = clock.moment(), state.config.budget.calls_per_month
     return limit is not None and budget.remaining(count_of(state, now), limit, now) < 1
 

@@ -30,7 +30,7 @@ MARGIN_S: Final = 5.0
 _PROGRAM: Final = "import sys; sys.path[:] = {}; from agent.fetch.__main__ import main; sys.exit(main())"
 """With serve's own directories, whatever this machine's site packages are."""
 _ENVIRONMENT: Final = ("PATH", "LANG", "LC_ALL", "TZ", "CREDENTIALS_DIRECTORY")
-_JOURNAL: Final = "journalctl -u 'vps-secrets-fetch@*' tells why"
+_JOURNAL: Final = "journalctl -u 'vps-secrets-fetch@*' says why"
 _ENDED: Final = (
     f"{_JOURNAL}; 243/CREDENTIALS there: it can't decrypt the credential, run vps-secrets setup --replace"
 )

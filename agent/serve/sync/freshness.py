@@ -23,7 +23,7 @@ def age(state: State) -> float:
 
 
 def is_stretched(state: State) -> bool:
-    """Tell whether polls are further apart than configured, to keep to the budget."""
+    """Return whether polls are further apart than configured, to keep to the budget."""
     every = state.health.poll_interval
     return every is not None and every > state.config.rotation.poll_interval
 
@@ -38,7 +38,7 @@ def fresh_for(state: State) -> float:
 
 
 def is_stale(state: State, name: SecretName) -> bool:
-    """Tell whether a value is past its fresh time, or older than what Barbican lists."""
+    """Return whether a value is past its fresh time, or older than what Barbican lists."""
     snapshot = state.store.snapshot
     kept = snapshot is not None and name in snapshot.kept
     return kept or age(state) > fresh_for(state)

@@ -139,7 +139,7 @@ class Refresher:
             self._wake.set()
 
     def is_stuck(self) -> bool:
-        """Tell whether a wait or a cycle takes far longer than it may.
+        """Return whether a wait or a cycle takes far longer than it may.
 
         On the clock of the loop's timers, which stands still with them while a machine is suspended.
         """

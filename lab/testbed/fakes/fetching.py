@@ -49,7 +49,7 @@ class Ran:
         return self.reply.reading
 
     def leaks(self, canaries: Iterable[bytes]) -> bool:
-        """Tell whether a canary is where it must not be: in the journal or in the reply's header."""
+        """Return whether a canary is where it must not be: in the journal or in the reply's header."""
         return any(canary in self.stderr + self.header for canary in canaries)
 
 
