@@ -19,10 +19,24 @@ from agent.serve.sync.refresher import Refreshed, Refresher
 from lab.testbed.fakes.fetch_server import World
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     import pytest
 
     from agent.config.model import Config
     from agent.core import wire
+
+
+@contextlib.asynccontextmanager
+async def running(refresher: Refresher) -> AsyncIterator[None]:
+    """Run it, and cancel it at the end."""
+    task = asyncio.create_task(refresher.run())
+    try:
+        yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
 
 
 async def test_a_bug_in_what_is_told_ends_no_reading(caplog: pytest.LogCaptureFixture) -> None:
@@ -38,12 +52,9 @@ async def test_a_bug_in_what_is_told_ends_no_reading(caplog: pytest.LogCaptureFi
         raise ValueError("canary")
 
     refresher = Refresher(State(load(Path("packaging/agent.toml")), (), Store(), clock.boot()), fetch, broken)
-    task = asyncio.create_task(refresher.run())
-    await asyncio.wait_for(told.get(), 20)
-    await refresher.refresh()
-    task.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await task
+    async with running(refresher):
+        await asyncio.wait_for(told.get(), 20)
+        await refresher.refresh()
     assert "report this bug: ValueError at" in caplog.text
     assert "canary" not in caplog.text
 
@@ -61,16 +72,13 @@ async def test_a_refresher_that_does_not_move_is_stuck(monkeypatch: pytest.Monke
     state = State(load(Path("packaging/agent.toml")), (), Store(), clock.boot())
     refresher = Refresher(state, hanging, lambda _: None)
     assert not refresher.is_stuck()
-    task = asyncio.create_task(refresher.run())
-    await asyncio.wait_for(began.wait(), 20)
-    assert not refresher.is_stuck()
-    monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: 1e9)
-    assert refresher.is_stuck()
-    monkeypatch.undo()
-    waiting = asyncio.create_task(refresher.refresh())
-    task.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await task
+    async with running(refresher):
+        await asyncio.wait_for(began.wait(), 20)
+        assert not refresher.is_stuck()
+        monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: 1e9)
+        assert refresher.is_stuck()
+        monkeypatch.undo()
+        waiting = asyncio.create_task(refresher.refresh())
     waiting.cancel()
 
 
@@ -85,20 +93,17 @@ async def test_a_machine_that_was_suspended_reads_when_it_looks(monkeypatch: pyt
 
     state = State(load(Path("packaging/agent.toml")), (), Store(), clock.boot())
     refresher = Refresher(state, fetch, cycles.put_nowait)
-    task = asyncio.create_task(refresher.run())
-    await asyncio.wait_for(cycles.get(), 20)
-    refresher.look()
-    await asyncio.sleep(0.05)
-    assert cycles.empty(), "it is not time"
-    suspended = clock.boot() + 3600.0
-    monkeypatch.setattr(clock, "boot", lambda: suspended)
-    await asyncio.sleep(0.05)
-    assert cycles.empty(), "nothing else looks"
-    refresher.look()
-    await asyncio.wait_for(cycles.get(), 20)
-    task.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await task
+    async with running(refresher):
+        await asyncio.wait_for(cycles.get(), 20)
+        refresher.look()
+        await asyncio.sleep(0.05)
+        assert cycles.empty(), "it is not time"
+        suspended = clock.boot() + 3600.0
+        monkeypatch.setattr(clock, "boot", lambda: suspended)
+        await asyncio.sleep(0.05)
+        assert cycles.empty(), "nothing else looks"
+        refresher.look()
+        await asyncio.wait_for(cycles.get(), 20)
 
 
 class Clocks:
@@ -128,27 +133,24 @@ async def test_clocks_that_part_cause_a_reading_and_older_values(monkeypatch: py
 
     state = State(load(Path("packaging/agent.toml")), (), Store(), clock.boot())
     refresher = Refresher(state, fetch, cycles.put_nowait)
-    task = asyncio.create_task(refresher.run())
-    await asyncio.wait_for(cycles.get(), 20)
-    refresher.look()
-    await asyncio.sleep(0.05)
-    assert cycles.empty(), "nothing has happened"
+    async with running(refresher):
+        await asyncio.wait_for(cycles.get(), 20)
+        refresher.look()
+        await asyncio.sleep(0.05)
+        assert cycles.empty(), "nothing has happened"
 
-    away.set()
-    clocks.ahead = 3 * 86400.0
-    refresher.look()
-    assert (await asyncio.wait_for(cycles.get(), 20)).failure is not None
-    assert freshness.age(state) > 3 * 86400 - 60
-    assert freshness.summary(state) == "stale"
+        away.set()
+        clocks.ahead = 3 * 86400.0
+        refresher.look()
+        assert (await asyncio.wait_for(cycles.get(), 20)).failure is not None
+        assert freshness.age(state) > 3 * 86400 - 60
+        assert freshness.summary(state) == "stale"
 
-    away.clear()
-    refresher.ask()
-    await asyncio.wait_for(cycles.get(), 20)
-    assert freshness.age(state) < 3600
-    assert freshness.summary(state) == "ready"
-    task.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await task
+        away.clear()
+        refresher.ask()
+        await asyncio.wait_for(cycles.get(), 20)
+        assert freshness.age(state) < 3600
+        assert freshness.summary(state) == "ready"
 
 
 async def test_clocks_that_are_set_to_and_fro_cause_no_storm(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,17 +165,14 @@ async def test_clocks_that_are_set_to_and_fro_cause_no_storm(monkeypatch: pytest
 
     state = State(load(Path("packaging/agent.toml")), (), Store(), clock.boot())
     refresher = Refresher(state, fetch, cycles.put_nowait)
-    task = asyncio.create_task(refresher.run())
-    await asyncio.wait_for(cycles.get(), 20)
-    for turn in range(20):
-        clocks.ahead = -7200.0 if turn % 2 else 7200.0
-        refresher.look()
-        await asyncio.sleep(0.01)
-    assert cycles.qsize() <= 2
-    assert freshness.age(state) >= 0
-    task.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await task
+    async with running(refresher):
+        await asyncio.wait_for(cycles.get(), 20)
+        for turn in range(20):
+            clocks.ahead = -7200.0 if turn % 2 else 7200.0
+            refresher.look()
+            await asyncio.sleep(0.01)
+        assert cycles.qsize() <= 2
+        assert freshness.age(state) >= 0
 
 
 def _with_max_stale(path: Path) -> Config:
@@ -200,14 +199,11 @@ async def test_nothing_is_dropped_for_its_age_before_the_reading_that_may_confir
 
     state = State(configuration, (), Store(), clock.boot())
     refresher = Refresher(state, fetch, cycles.put_nowait)
-    task = asyncio.create_task(refresher.run())
-    await asyncio.wait_for(cycles.get(), 20)
-    clocks.ahead = 7200.0
-    refresher._housekeep()
-    assert len(state.store.held()) == 1
-    await asyncio.wait_for(cycles.get(), 20)
-    assert len(state.store.held()) == 1
-    assert freshness.age(state) < 3600
-    task.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await task
+    async with running(refresher):
+        await asyncio.wait_for(cycles.get(), 20)
+        clocks.ahead = 7200.0
+        refresher._housekeep()
+        assert len(state.store.held()) == 1
+        await asyncio.wait_for(cycles.get(), 20)
+        assert len(state.store.held()) == 1
+        assert freshness.age(state) < 3600
