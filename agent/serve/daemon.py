@@ -156,8 +156,7 @@ class Daemon:
             group = accounts.gid_of(config.app.group)
             app = stack.enter_context(listening(config.app.socket, config.app.mode, group))
         if control is None:
-            admins = accounts.gid_of(config.control.admin_group)
-            control = stack.enter_context(listening(config.control.socket, CONTROL_MODE, admins))
+            control = stack.enter_context(listening(config.control.socket, CONTROL_MODE, self._state.admins))
         return {app_door.NAME: app, control_door.NAME: control}
 
     async def _open_credentials(self, stack: contextlib.AsyncExitStack, parts: Parts) -> None:
