@@ -1,4 +1,4 @@
-"""Names that agent and deployer share: of a secret, of a version, of a VPS.
+"""Names that agent and deployer share: of a secret, of a version, of a VPS, of a container's entry.
 
 A :class:`SecretName` or :class:`Version` has passed its parser; nothing else makes one.
 """
@@ -16,6 +16,9 @@ SecretName = NewType("SecretName", str)
 Version = NewType("Version", str)
 """The UUID of one Barbican secret, in its canonical lower-case form."""
 _NAME: Final = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{MAX_NAME - 1}}}")
+MAX_K: Final = 10**15 - 1
+"""The largest K of an entry ``VPS_ID/NAME~K``: 15 digits, which a reader of JSON keeps exactly."""
+_K: Final = re.compile(r"[1-9][0-9]{0,14}")
 _VERSION: Final = re.compile(r"[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}")
 _VPS_ID: Final = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{MAX_VPS_ID - 1}}}")
 
@@ -36,9 +39,40 @@ def parse_version(untrusted_version: str) -> Version | None:
     return Version(untrusted_version) if _VERSION.fullmatch(untrusted_version) else None
 
 
+def version_in(untrusted_reference: object) -> Version | None:
+    """Return the version that a reference to a secret or a container ends in, or None where it has none."""
+    if not isinstance(untrusted_reference, str):
+        return None
+    return parse_version(untrusted_reference.rstrip("/").rpartition("/")[2].lower())
+
+
 def strip_prefix(vps_id: str, untrusted_full_name: str) -> SecretName | None:
     """Return NAME of ``VPS_ID/NAME``, or None where the prefix is another's or NAME is none."""
     prefix = vps_id + "/"
     if not untrusted_full_name.startswith(prefix):
         return None
     return parse_name(untrusted_full_name[len(prefix) :])
+
+
+def entry_name(vps_id: str, name: SecretName, k: int) -> str:
+    """Return how a container's entry is named: ``VPS_ID/NAME``, from k = 1 on ``VPS_ID/NAME~K``.
+
+    Raises:
+        ValueError: k is negative, or larger than :data:`MAX_K`.
+    """
+    if not 0 <= k <= MAX_K:
+        raise ValueError(f"no entry has K = {k}")
+    return f"{vps_id}/{name}~{k}" if k else f"{vps_id}/{name}"
+
+
+def parse_entry_name(vps_id: str, untrusted_full_name: str) -> tuple[SecretName, int] | None:
+    """Return NAME and K of what :func:`entry_name` writes, or None where it is something else.
+
+    A secret that was listed before can be listed again under another K only: Barbican refuses the entry name
+    that it had. Of several entries of one name the highest K is the newest; one without K has K = 0.
+    """
+    full, mark, k = untrusted_full_name.partition("~")
+    name = strip_prefix(vps_id, full)
+    if name is None or (mark and not _K.fullmatch(k)):
+        return None
+    return name, int(k) if mark else 0

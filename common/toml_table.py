@@ -225,9 +225,7 @@ class Table:
         for key in self._values.keys() - self._asked:
             near = difflib.get_close_matches(key, self._asked, n=1)
             if key in _SECRET_KEYS and not self.name.startswith("grant"):  # there it is a typing error
-                expected = (
-                    "secrets don't belong into this file; name where it is with keystone.credential_file"
-                )
+                expected = "secrets don't belong into this file; name where it is with credential_file"
             elif near:
                 expected = f"is not a key of this table; did you mean {near[0]}?"
             else:

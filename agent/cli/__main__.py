@@ -19,6 +19,7 @@ from agent import __version__
 from agent.cli import show
 from agent.cli.answer import AnswerError, clean
 from agent.cli.http import ANSWER_S, Answer, PermissionDeniedError, UnreachableError, ask
+from common.durations import seconds
 from common.places import APP_SOCKET, CONTROL_SOCKET
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ def _parser(arguments: list[str]) -> argparse.ArgumentParser:
         made.set_defaults(run=run)
         if timeout is not None:
             how_long = "how long all of it may take; default: %(default)g"
-            made.add_argument("--timeout", type=_seconds, default=timeout, metavar="SECONDS", help=how_long)
+            made.add_argument("--timeout", type=seconds, default=timeout, metavar="SECONDS", help=how_long)
         return made
 
     status = command("status", _status, "how the agent is (control socket)")
@@ -128,6 +129,38 @@ def _parser(arguments: list[str]) -> argparse.ArgumentParser:
     explain.add_argument("name", metavar="NAME")
     explain.add_argument("--user", default=str(os.getuid()), help="name or uid; default: this user")
     explain.add_argument("--unit", help="the systemd unit of the caller")
+    text = "the agent's metrics, for Prometheus (control socket)"
+    if "metrics" in arguments:  # as below: no other command needs its imports
+        from agent.cli import metrics  # noqa: PLC0415
+
+        metrics.add_options(command("metrics", metrics.run, text))
+    else:
+        commands.add_parser("metrics", help=text)
+    text = "what is right and wrong here, from the configuration to what the account may do (root)"
+    if "doctor" in arguments:  # as below
+        from agent.cli import doctor  # noqa: PLC0415
+
+        doctor.add_options(command("doctor", doctor.run, text))
+    else:
+        commands.add_parser("doctor", help=text)
+    text = "start a command with its secrets, as environment variables or files"
+    if "run" in arguments:  # as below: no other command needs its imports
+        from agent.run import main as start  # noqa: PLC0415
+
+        made = commands.add_parser("run", help=text, description=text)
+        made.add_argument(
+            "--socket", default=os.environ.get("VPS_SECRETS_SOCKET", APP_SOCKET), metavar="PATH"
+        )
+        made.set_defaults(run=start.run)
+        start.add_options(made)
+    else:
+        commands.add_parser("run", help=text)
+    _add_setup(commands, arguments)
+    _add_join(commands, arguments)
+    return parser
+
+
+def _add_setup(commands: Any, arguments: list[str]) -> None:
     text = "set this machine up (root)"
     if "setup" in arguments:  # its imports would slow every other command
         from agent.cli import setup  # noqa: PLC0415
@@ -137,18 +170,22 @@ def _parser(arguments: list[str]) -> argparse.ArgumentParser:
         setup.add_options(made)
     else:
         commands.add_parser("setup", help=text)
-    return parser
+
+
+def _add_join(commands: Any, arguments: list[str]) -> None:
+    text = "have this machine take over the identity that the deployer handed out (root)"
+    if "join" in arguments:  # its libraries would slow every other command
+        from agent.cli import join  # noqa: PLC0415
+
+        made = commands.add_parser("join", help=text, description=text)
+        made.set_defaults(run=join.run, control_socket=CONTROL_SOCKET)
+        join.add_options(made)
+    else:
+        commands.add_parser("join", help=text)
 
 
 class _Plain(argparse.RawDescriptionHelpFormatter):
     """Keep the exit status' lines as they are."""
-
-
-def _seconds(text: str) -> float:
-    seconds = float(text)
-    if not 0 <= seconds < 1e9:  # noqa: PLR2004  # neither negative nor NaN nor for ever
-        raise ValueError(text)
-    return seconds
 
 
 def _status(options: argparse.Namespace) -> int:

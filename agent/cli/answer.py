@@ -55,6 +55,7 @@ _BEACON: Final[Shape] = {
     "nextLookIn": float,
     "failure": _FAILURE,
 }
+_ACKNOWLEDGED: Final[Shape] = {"generation": int, "at": str, "current": bool, "problem": str}
 _SHAPE: Final[Shape] = {
     # problems (RFC 9457), and what several answers have
     "type": str,
@@ -70,19 +71,21 @@ _SHAPE: Final[Shape] = {
     # of the status
     "vpsId": str,
     "state": str,
+    "notReady": str,
     "confirmedAge": float,
     "credentialExpires": str,
+    "renewal": {"next": str, "renewedAt": str, "triedAt": str, "problem": str},
     "droppedIn": float,
     "agent": {"version": str, "pid": int, "uptime": float},
     "cycles": {"total": int, "failed": int, "inARow": int},
     "memory": {"kind": str, "bytes": int, "kept": bool, "whyNotKept": str},
     "budget": _BUDGET,
     "beacon": _BEACON,
+    "acknowledged": _ACKNOWLEDGED,
     "denied": {"*": int},
     "watchers": int,
     "grants": [str],
     "pending": [str],
-    "notReady": str,
     "foreign": [str],
     "warnings": [str],
     "configurationError": Lines,

@@ -1,11 +1,12 @@
 """One HTTP request over a Unix socket, with the socket module only: http.client would cost 20 ms to import.
 
 One deadline holds for all of it: to connect, to send, and to every byte that comes back. There is no way to a
-value here: :func:`ask` takes the targets of :data:`ALLOWED` and no other.
+value here: :func:`ask` takes the targets of :data:`ALLOWED` and no other, :func:`metrics` one.
 """
 
 from __future__ import annotations
 
+import re
 import socket
 import time
 from typing import TYPE_CHECKING, Any
@@ -23,8 +24,18 @@ ALLOWED: Final = (
 MAX_BYTES: Final = 4 * 1024 * 1024
 ANSWER_S: Final = 10.0
 CONNECT_AGAIN_S: Final = 0.05
+_LINES: Final = re.compile(rb"[ -~\n]+\n")
 
-__all__ = ["ALLOWED", "ANSWER_S", "Answer", "AnswerError", "PermissionDeniedError", "UnreachableError", "ask"]
+__all__ = [
+    "ALLOWED",
+    "ANSWER_S",
+    "Answer",
+    "AnswerError",
+    "PermissionDeniedError",
+    "UnreachableError",
+    "ask",
+    "metrics",
+]
 
 
 class UnreachableError(Exception):
@@ -54,6 +65,26 @@ def ask(path: str, method: str, target: str, seconds: float = ANSWER_S) -> Answe
     """
     if target.partition("?")[0] not in ALLOWED:
         raise ValueError("this command does not ask for that")
+    status, retry_after, untrusted = _asked(path, method, target, seconds)
+    return Answer(status, checked(untrusted) if untrusted else {}, retry_after)
+
+
+def metrics(path: str, seconds: float = ANSWER_S) -> bytes:
+    """Return the agent's metrics, as Prometheus reads them.
+
+    Raises:
+        UnreachableError, PermissionDeniedError, AnswerError: as their names say.
+    """
+    status, _, untrusted = _asked(path, "GET", "/metrics", seconds)
+    if status == 403:  # noqa: PLR2004  # RFC 9110
+        raise PermissionDeniedError(f"{clean(path)}: the agent refuses this user")
+    if status != 200 or not _LINES.fullmatch(untrusted):  # noqa: PLR2004  # RFC 9110
+        raise AnswerError(f"the agent answered HTTP {status}, and no metrics")
+    return untrusted
+
+
+def _asked(path: str, method: str, target: str, seconds: float) -> tuple[int, float, bytes]:
+    """Return status, seconds to wait before the next attempt, and body."""
     end = time.monotonic() + seconds
     request = f"{method} {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode()
     where = clean(path)
@@ -105,7 +136,7 @@ def _wait(connection: socket.socket, end: float) -> socket.socket:
     return connection
 
 
-def _parse(untrusted: bytes) -> Answer:
+def _parse(untrusted: bytes) -> tuple[int, float, bytes]:
     head, separator, body = untrusted.partition(b"\r\n\r\n")
     lines = head.split(b"\r\n")
     version, _, status = lines[0].partition(b" ")
@@ -117,4 +148,4 @@ def _parse(untrusted: bytes) -> Answer:
         raise AnswerError("the answer is truncated")
     retry = headers.get(b"retry-after", b"1")
     seconds = float(retry[:9]) if retry.isdigit() else 1.0
-    return Answer(int(status[:3]), checked(body) if body else {}, max(seconds, CONNECT_AGAIN_S))
+    return int(status[:3]), max(seconds, CONNECT_AGAIN_S), body

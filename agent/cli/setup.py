@@ -246,17 +246,17 @@ def _start(options: argparse.Namespace, *, socket: bool) -> int:
 
 
 def _told(status: dict[str, Any]) -> int:
-    """Tell what the first reading of Barbican came to."""
+    """Tell what the first reading of Barbican came to, and whether anybody can rely on what is served."""
     names = [secret.get("name") for secret in status.get("secrets") or ()]
-    failure = status.get("failure")
-    if failure or not names:
-        print("first reading  failed" if failure else "first reading  nothing to serve", flush=True)
+    failure, reason = status.get("failure"), status.get("notReady")
+    if failure or reason:
+        print(f"first reading  {'failed' if failure else f'not ready: {show.clean(reason)}'}", flush=True)
         for line in show.failure(failure) if failure else ():
             print(f"  {line}")
         _print_unread(status)
         if failure and names:
             print(f"  {len(names)} secrets that were read before are still served")
-        if not failure:
+        if not failure and not names:
             print("  check --vps-id, --container, and the container's entries and ACL")
         print(f"  next attempt: in {show.span(status.get('nextAttemptIn'))}; the agent goes on trying")
         print("  to change what was given: vps-secrets setup --replace …")

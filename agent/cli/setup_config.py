@@ -50,6 +50,8 @@ class Given:
     user: str | None = None
     unit: str | None = None
     secrets: tuple[str, ...] | None = None
+    acknowledge: bool | None = None
+    require_sealed: bool | None = None
 
     def who(self) -> dict[str, str]:
         """Return the application as a grant names it."""
@@ -108,6 +110,9 @@ def _change(document: MutableMapping[str, Any], given: Given) -> None:
         _set(keystone, "credential", CREDENTIAL_NAME)
     for key in ("region", "interface", "ca_file"):
         _set(keystone, key, getattr(given, key))
+    for key in ("acknowledge", "require_sealed"):
+        if getattr(given, key) is not None:
+            document.setdefault("fetch", {})[key] = getattr(given, key)
     _grant(document, given)
 
 

@@ -102,8 +102,9 @@ def _copy(source: str, target: str) -> None:
 
 
 def _own(source: Path, target: Path) -> None:
-    status = source.lstat()
-    os.chown(target, status.st_uid, status.st_gid, follow_symlinks=False)
+    status, made = source.lstat(), target.lstat()
+    if (made.st_uid, made.st_gid) != (status.st_uid, status.st_gid):  # else it needs no privilege
+        os.chown(target, status.st_uid, status.st_gid, follow_symlinks=False)
     if not target.is_symlink():
         target.chmod(status.st_mode & 0o7777)
 

@@ -9,14 +9,17 @@ import subprocess
 from pathlib import Path
 from typing import Any, Final
 
-from agent.cli import ciphertext, setup_files, show
+from agent.cli import setup_files, show
 from agent.cli.setup_config import CREDENTIAL_NAME
+from agent.identity import ciphertext
+from common import sealing_key
 
 AGENT: Final = "/usr/sbin/vps-secrets-agent"
 FETCH: Final = "/usr/lib/vps-secrets-agent/vps-secrets-fetch"
 RUNNING: Final = Path("/run/systemd/system")  # sd_booted(3)
 SOCKET: Final = "vps-secrets-app.socket"
 SERVICE: Final = "vps-secrets-agent.service"
+RENEWAL: Final = "vps-secrets-renew.timer"
 UNITS: Final = f"{SOCKET} {SERVICE}"
 DROP_IN: Final = Path("/etc/systemd/system/vps-secrets-app.socket.d/group.conf")
 TRIAL: Final = "vps-secrets-fetch@setup.service"
@@ -32,7 +35,11 @@ ExecStart={FETCH} --trial --config {setup_files.DRAFT / setup_files.CONFIGURATIO
 LoadCredentialEncrypted={CREDENTIAL_NAME}:{setup_files.DRAFT / setup_files.CREDENTIAL}
 RuntimeMaxSec=11min
 """
-_LOADS: Final = f"LoadCredentialEncrypted={CREDENTIAL_NAME}:{setup_files.DIRECTORY / setup_files.CREDENTIAL}"
+_LOADS: Final = (
+    f"LoadCredentialEncrypted={CREDENTIAL_NAME}:{setup_files.DIRECTORY / setup_files.CREDENTIAL}\\n"
+    f"LoadCredentialEncrypted={sealing_key.CREDENTIAL}:{setup_files.DIRECTORY / sealing_key.CREDENTIAL}.cred"
+)
+"""As printf(1) takes it; the key where the VPS has one, as the unit says it."""
 _ENVIRONMENT: Final = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
 """The distribution's programs, not those that somebody has put in /usr/local."""
 
@@ -177,6 +184,11 @@ def try_draft() -> dict[str, Any]:
     if not isinstance(report, dict):
         raise SetupError(f"the trial reading: no report; journalctl -u {TRIAL} says why")
     return report
+
+
+def start_renewal() -> None:
+    """Have the credential renewed from now on, and not from the next boot."""
+    run(["systemctl", "start", RENEWAL], "the renewal's timer")
 
 
 def restart(*, socket: bool) -> None:

@@ -87,6 +87,16 @@ def _beacon(beacon: dict[str, Any]) -> str:
     return "; ".join(durations)
 
 
+def _acknowledged(acknowledged: dict[str, Any] | None) -> str:
+    """Return which generation the container says is served, and since when."""
+    if acknowledged is None:
+        return "off"
+    if acknowledged.get("current"):
+        return f"generation {acknowledged.get('generation')}, {acknowledged.get('at')}"
+    last = acknowledged.get("generation")
+    return f"not what is served now; last generation {last}" if last else "nothing yet"
+
+
 def _refused(denied: dict[str, Any]) -> str:
     if not denied:
         return "nobody"
@@ -97,10 +107,19 @@ def _refused(denied: dict[str, Any]) -> str:
 def _credential(content: dict[str, Any], cycles: dict[str, Any]) -> str:
     """Return when the credential expires: nobody knows before a reading has asked Keystone."""
     if content.get("credentialExpires"):
-        return f"expires {content['credentialExpires']}"
+        return f"expires {content['credentialExpires']}{_renewal(content.get('renewal'))}"
     if (cycles.get("total") or 0) <= (cycles.get("failed") or 0):
         return "when it expires is not known before the first reading"
     return "expires never, or Keystone does not say"
+
+
+def _renewal(content: dict[str, Any] | None) -> str:
+    """Return when it is renewed, where it renews itself; what went wrong is among the warnings."""
+    if not content:
+        return ""
+    if content.get("problem"):
+        return ", its renewal needs somebody: see the warnings"
+    return f", renewed by itself at {content['next']}" if content.get("next") else ""
 
 
 def status(content: dict[str, Any]) -> Iterator[str]:
@@ -124,12 +143,16 @@ def status(content: dict[str, Any]) -> Iterator[str]:
         ),
         ("calls", _calls(content.get("budget") or {})),
         ("beacon", _beacon(content.get("beacon") or {"state": "none", "url": ""})),
+        ("acknowledged", _acknowledged(content.get("acknowledged"))),
         ("credential", _credential(content, cycles)),
         ("memory", _memory(memory)),
         ("watchers", str(content.get("watchers"))),
         ("refused", _refused(content.get("denied") or {})),
     )
     yield from table((f"  {key}", text) for key, text in facts)
+    if content.get("notReady") and not content.get("failure"):
+        yield ""
+        yield f"not ready:    {clean(content['notReady'])}"
     if content.get("failure"):
         yield ""
         yield from failure(content["failure"])

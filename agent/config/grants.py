@@ -26,6 +26,10 @@ class GrantRule:
     group: str | None
     unit: str | None
 
+    def covers(self, name: str) -> bool:
+        """Return whether a name is one of its secrets."""
+        return any(fnmatchcase(name, glob) for glob in self.secrets)
+
     def includes(self, other: GrantRule) -> bool:
         """Return whether everything that the other one allows is allowed by this one.
 

@@ -70,13 +70,19 @@ class Keystone:
 
 @dataclass(frozen=True, slots=True)
 class FetchSettings:
-    """How a cycle is made. ``socket`` None: serve starts fetch itself. Times in seconds."""
+    """How a cycle is made. ``socket`` None: serve starts fetch itself. Times in seconds.
+
+    ``sealing_key_file`` None: the key is systemd's credential (common/sealing_key.py), where there is one.
+    """
 
     socket: Path | None = None
     timeout: float = 30.0
     connect_timeout: float = 5.0
     threads: int = 4
     list_metadata: bool = False
+    acknowledge: bool = False
+    require_sealed: bool = False
+    sealing_key_file: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)

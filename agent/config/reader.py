@@ -8,7 +8,9 @@ credential's secret part is.
 from __future__ import annotations
 
 import math
+import os
 import re
+import stat
 import tomllib
 from pathlib import Path
 from typing import Any, Final
@@ -43,6 +45,9 @@ DEFAULT_PATH: Final = Path("/etc/vps-secrets-agent/agent.toml")
 MAX_SOCKET_PATH: Final = 107
 """Bytes in sun_path, less its NUL (unix(7))."""
 
+MAX_FILE: Final = 1024 * 1024
+"""Bytes of a configuration; the example, with every key, has 6,000."""
+
 _MODE: Final = re.compile(r"0?[0-7]{3}")
 _CURRENCY: Final = re.compile(r"[A-Z]{3}")
 
@@ -74,7 +79,10 @@ def _values(path: Path, mistakes: Mistakes) -> dict[str, Any]:
     """Return the parsed file. Its parser's message may quote the file, so only the place is told."""
     problem = ""
     try:
-        return tomllib.loads(path.read_text("utf-8"))
+        content = _content(path)
+        if content is not None:
+            return tomllib.loads(content.decode("utf-8"))
+        problem = f"is no plain file of at most {MAX_FILE} bytes"
     except OSError as error:
         problem = f"can't be read: {error.strerror}"
     except UnicodeDecodeError:
@@ -84,6 +92,23 @@ def _values(path: Path, mistakes: Mistakes) -> dict[str, Any]:
         problem = f"is not TOML, {place[1] if place else 'nested too deep'}"
     mistakes.add("(file)", problem)
     raise ConfigurationError(tuple(mistakes.found))
+
+
+def _content(path: Path) -> bytes | None:
+    """Return the file's bytes; None where it is no plain file, or too long.
+
+    A reload reads it in the event loop: a FIFO that nobody writes must not stop the agent (O_NONBLOCK), nor a
+    device that has no end take its memory.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            return None
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            content = file.read(MAX_FILE + 1)
+    finally:
+        os.close(descriptor)
+    return content if len(content) <= MAX_FILE else None
 
 
 def _config(top: Table, path: Path) -> Config:
@@ -204,6 +229,9 @@ def _fetch(table: Table) -> FetchSettings:
         connect_timeout=table.seconds("connect_timeout", 5.0, 0.1, 60.0),
         threads=table.integer("threads", 4, 1, 16),
         list_metadata=table.boolean("list_metadata", default=False),
+        acknowledge=table.boolean("acknowledge", default=False),
+        require_sealed=table.boolean("require_sealed", default=False),
+        sealing_key_file=table.path("sealing_key_file"),
     )
     if settings.connect_timeout > settings.timeout:
         table.add("connect_timeout", "must not be longer than timeout, which bounds the whole cycle")
@@ -214,6 +242,7 @@ def _fetch(table: Table) -> FetchSettings:
 def _rotation(table: Table, fetch: FetchSettings) -> RotationSettings:
     fleet_size = table.integer("fleet_size", 100, 1, 1_000_000)
     calls = schedule.LISTED_CALLS if fetch.list_metadata else schedule.COLD_CALLS
+    calls += schedule.ACKNOWLEDGE_CALLS if fetch.acknowledge else 0
     spread = schedule.fleet_spread(fleet_size, calls)
     settings = RotationSettings(
         fleet_size=fleet_size,

@@ -5,10 +5,11 @@ The last line of :func:`decide` denies. No grants, no answers. uid 0 has no righ
 
 from __future__ import annotations
 
+import enum
 import re
 from dataclasses import dataclass, field
 from fnmatch import translate
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
     from common.names import SecretName
@@ -29,6 +30,16 @@ class Peer:
     unit: str | None = None
 
 
+class NoId(enum.Enum):
+    """Why a named user or group has no id; the value is what to say after its name."""
+
+    GONE = "does not exist on this machine"
+    UNKNOWN = "is not known: the system's user database has not answered"
+
+
+Id: TypeAlias = int | NoId
+
+
 def _compile(globs: tuple[str, ...]) -> re.Pattern[str]:
     return re.compile("|".join(translate(glob) for glob in globs) or r"(?!)")
 
@@ -38,8 +49,7 @@ class Grant:
     """A rule: callers that match all of the given ``uid``, ``gid``, ``unit`` may read ``secrets`` (globs).
 
     ``user`` and ``group`` are the names as configured, for people; ``uid`` and ``gid`` what they
-    resolved to. A named user or group that does not exist leaves its id None, and the grant matches
-    nobody.
+    resolved to. With a named user or group that has no id the grant matches nobody.
     """
 
     index: int
@@ -47,8 +57,8 @@ class Grant:
     user: str | None = None
     group: str | None = None
     unit: str | None = None
-    uid: int | None = None
-    gid: int | None = None
+    uid: Id = NoId.GONE
+    gid: Id = NoId.GONE
     decision: Decision = field(init=False, repr=False, compare=False)
     """What :func:`decide` says where this grant allows; made once, since every read asks."""
     _pattern: re.Pattern[str] = field(init=False, repr=False, compare=False)
@@ -60,13 +70,13 @@ class Grant:
     def mismatch(self, peer: Peer) -> str | None:
         """Return why this caller is not meant by the grant, or None if it is."""
         if self.user is not None:
-            if self.uid is None:
-                return f"user {self.user} does not exist on this machine"
+            if isinstance(self.uid, NoId):
+                return f"user {self.user} {self.uid.value}"
             if peer.uid != self.uid:
                 return f"it is for user {self.user}"
         if self.group is not None:
-            if self.gid is None:
-                return f"group {self.group} does not exist on this machine"
+            if isinstance(self.gid, NoId):
+                return f"group {self.group} {self.gid.value}"
             if self.gid not in peer.groups:
                 return f"it is for group {self.group}"
         if self.unit is not None and peer.unit != self.unit:

@@ -10,19 +10,31 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
+from agent.core.rotation import Moment
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from agent.core.rotation import Moment, Progress
+    from agent.core.rotation import Progress
     from common.names import SecretName
 
 PARTED_S: Final = 5.0
 """By how much they part at once before it matters; a clock that is disciplined moves by milliseconds."""
 
 
+def ahead(now: Moment) -> float:
+    """Return how far (s) the wall clock is ahead of the boot clock."""
+    return now.wall - now.boot
+
+
+def told(former: float | None) -> Moment | None:
+    """Return a moment of a former process for :func:`parted`, by what :func:`ahead` said of it."""
+    return None if former is None else Moment(boot=0.0, wall=former)
+
+
 def parted(before: Moment, now: Moment) -> float:
     """Return by how much (s) the wall clock went ahead of the boot clock; negative where it fell behind."""
-    return (now.wall - now.boot) - (before.wall - before.boot)
+    return ahead(now) - ahead(before)
 
 
 def aged(progress: Progress, seconds: float) -> Progress:

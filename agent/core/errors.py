@@ -124,6 +124,9 @@ NOT_CONFIGURED = Problem(503, "not-configured", "The agent has no valid configur
 AUDIT_UNAVAILABLE = Problem(
     503, "audit-unavailable", "No audit record can be written, so nothing is served", "failed"
 )
+ACCOUNTS_UNAVAILABLE = Problem(
+    503, "accounts-unavailable", "The system's user database does not answer", "failed"
+)
 REFRESH_FAILED = Problem(502, "refresh-failed", "The cycle failed; what was held is still served", "failed")
 INTERNAL = Problem(500, "internal", "The agent failed to answer; its journal says more", "failed")
 

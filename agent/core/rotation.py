@@ -1,7 +1,7 @@
 """What to hold after each reading of Barbican: a pure machine, a reading or a failure in, a step out.
 
 The rules for failures are in docs/outages.md and docs/adr/0002. The machine never sees a payload: it
-decides over names and versions, and its caller (agent/serve/sync/refresher.py) builds the snapshot that was
+decides over names and versions, and its caller (agent/serve/sync/publisher.py) builds the snapshot that was
 decided.
 
 Invariants: a step either keeps everything, or leaves out what has to go, or names the whole new set; values
@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Final
 
 from agent.core.errors import Fault
 from agent.core.schedule import MIN_S
+from agent.core.secret import Remarks
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -50,10 +51,21 @@ class Moment:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One line of the container that carries this VPS's prefix."""
+    """One line of the container that carries this VPS's prefix: ``VPS/NAME`` is k = 0, ``VPS/NAME~K`` is K.
+
+    Of several versions of a name that with the highest k is the newest, then the one created last: so a
+    former version can be listed again, which Barbican takes under another entry name only.
+    """
 
     name: SecretName
     version: Version
+    k: int = 0
+
+
+def has_double(entries: Iterable[Entry]) -> bool:
+    """Return whether two versions of a name are listed: a rotation is under way."""
+    lines = {(entry.name, entry.version) for entry in entries}
+    return len({name for name, _ in lines}) < len(lines)
 
 
 class Unread(enum.StrEnum):
@@ -109,25 +121,6 @@ class Progress:
     leaving: Mapping[SecretName, float] = field(default_factory=dict)
     denied_since: float | None = None
     denied: Mapping[SecretName, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Remarks:
-    """What is to be known about a set of versions beside the versions.
-
-    ``pending`` are listed names without a value, ``kept`` those that may be served in an older version than
-    Barbican has.
-    """
-
-    pending: frozenset[SecretName] = frozenset()
-    kept: frozenset[SecretName] = frozenset()
-
-    def __bool__(self) -> bool:
-        return bool(self.pending or self.kept)
-
-    def without(self, dropped: Iterable[SecretName]) -> Remarks:
-        """Return what still holds once names are served no more: they are listed, or nobody knows."""
-        return Remarks(self.pending, self.kept.difference(dropped))
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,11 +248,11 @@ def overdue(
 class _Line:
     """What one reading tells of one listed name.
 
-    ``why_unread`` has a reason for every version without facts, None for one that was not tried, as all that
-    are new while a name is double.
+    ``versions`` has for each version the highest k of its entries. ``why_unread`` has a reason for every
+    version without facts, None for one that was not tried, as all that are new while a name is double.
     """
 
-    versions: tuple[Version, ...]
+    versions: Mapping[Version, int]
     readable: tuple[SecretMetadata, ...]
     why_unread: tuple[Unread | None, ...]
 
@@ -269,14 +262,19 @@ class _Line:
 
     @property
     def newest(self) -> SecretMetadata | None:
-        return max(self.readable, key=lambda facts: (facts.created, facts.version), default=None)
+        return max(self.readable, key=self._rank, default=None)
+
+    def _rank(self, facts: SecretMetadata) -> tuple[int, float, str]:
+        """Order versions from the oldest to the newest; by the version itself where all else is equal."""
+        return self.versions[facts.version], facts.created, facts.version
 
 
 def _lines(held: Mapping[SecretName, SecretMetadata], reading: Reading) -> dict[SecretName, _Line]:
     """Return what the reading tells, by name. What is held is as good as read, unless it was refused."""
-    listed: dict[SecretName, dict[Version, None]] = {}
+    listed: dict[SecretName, dict[Version, int]] = {}
     for entry in reading.entries:
-        listed.setdefault(entry.name, {})[entry.version] = None
+        versions = listed.setdefault(entry.name, {})
+        versions[entry.version] = max(entry.k, versions.get(entry.version, 0))
     # an entry may name the version of another secret: to that entry it is unread
     owner = {facts.version: facts.name for facts in (*held.values(), *reading.read.values())}
     lines = {}
@@ -290,7 +288,7 @@ def _lines(held: Mapping[SecretName, SecretMetadata], reading: Reading) -> dict[
         if former is not None and former.version in versions and former.version not in reading.unread:
             found[former.version] = former
         lines[name] = _Line(
-            versions=tuple(versions),
+            versions=versions,
             readable=tuple(found.values()),
             why_unread=tuple(
                 reading.unread.get(version) if owner.get(version, name) == name else Unread.FAILED

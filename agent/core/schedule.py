@@ -27,6 +27,8 @@ COLD_CALLS: Final = 15
 """Requests to Barbican of a cycle that has everything to read: the list, then 7 secrets at two each."""
 LISTED_CALLS: Final = 9
 """The same where the metadata of all come in one list (fetch.list_metadata)."""
+ACKNOWLEDGE_CALLS: Final = 3
+"""What it costs to acknowledge what is served anew: the list, the new consumer, the former one."""
 FLEET_CALLS_PER_S: Final = 360.0
 """What a whole fleet may ask of Barbican at once: 72 % of the 500/s that it is to bear (ADR 0013)."""
 MAX_SPREAD_S: Final = 3600.0
@@ -88,6 +90,11 @@ def backoff(pace: Pace, failures: int, uniform: Uniform, retry_after: float | No
         cap = max(cap, 2 * pace.spread)
     floor = max(MIN_S, min(retry_after or 0.0, MAX_RETRY_AFTER_S))
     return floor + uniform(0.0, cap)
+
+
+def follow_up(uniform: Uniform) -> float:
+    """Return the seconds to the cycle that acknowledges what was published just now."""
+    return uniform(MIN_S, 2 * MIN_S)
 
 
 def look(interval: float, uniform: Uniform) -> float:

@@ -12,14 +12,30 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, NoReturn
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from common.names import SecretName, Version
 
 
 @dataclass(frozen=True, slots=True)
+class Seal:
+    """What a sealed value says of its place among the versions of its name (common/sealed.py).
+
+    Versions with a lower ``sequence`` than ``floor`` are over. ``keep_s`` is for how long (s) the version
+    before it is served, None where the configuration says it.
+    """
+
+    sequence: int
+    floor: int = 0
+    keep_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class SecretMetadata:
-    """What may be told about one version of one secret. ``created`` and ``expires`` are Unix times (s)."""
+    """What may be told about one version of one secret. ``created`` and ``expires`` are Unix times (s).
+
+    ``seal`` is None for a value that came without one.
+    """
 
     name: SecretName
     version: Version
@@ -27,6 +43,7 @@ class SecretMetadata:
     content_type: str
     created: float
     expires: float | None
+    seal: Seal | None = None
 
 
 def next_generation(former: int, wall: float) -> int:
@@ -82,21 +99,40 @@ class Secret:
 
 
 @dataclass(frozen=True, slots=True)
+class Remarks:
+    """What is to be known about a set of versions beside the versions.
+
+    ``pending`` are names that Barbican lists and that have no value. ``kept`` are names that may be served in
+    an older version than Barbican has: they are stale whatever their age.
+    """
+
+    pending: frozenset[SecretName] = frozenset()
+    kept: frozenset[SecretName] = frozenset()
+
+    def __bool__(self) -> bool:
+        return bool(self.pending or self.kept)
+
+    def without(self, dropped: Iterable[SecretName]) -> Remarks:
+        """Return what still holds once names are served no more: they are listed, or nobody knows."""
+        return Remarks(self.pending, self.kept.difference(dropped))
+
+
+NO_REMARKS: Final = Remarks()
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """Everything the VPS has at one moment, from one reading of Barbican; immutable.
 
     ``generation`` is from :func:`next_generation`: another one for every snapshot whose versions differ.
     ``previous`` holds, for a bounded grace time, the version before a rotation, and until when
-    (seconds on the boot clock). ``pending`` are names that Barbican lists but whose payload was
-    never readable. ``kept`` are names that still serve a former version although Barbican lists a
-    newer one: they are stale whatever their age.
+    (seconds on the boot clock).
     """
 
     generation: int
     current: Mapping[SecretName, Secret]
     previous: Mapping[SecretName, tuple[Secret, float]]
-    pending: frozenset[SecretName] = frozenset()
-    kept: frozenset[SecretName] = frozenset()
+    remarks: Remarks = NO_REMARKS
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "current", MappingProxyType(dict(self.current)))

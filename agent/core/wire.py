@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from agent.core import wire_fields
 from agent.core.errors import Step, WireError
 from common import untrusted_json
+from common.acknowledgement import is_digest
 from common.limits import MAX_PAYLOADS, MAX_SECRETS
 from common.untrusted_json import MalformedError
 
@@ -43,6 +44,7 @@ _DIGEST_BYTES: Final = hashlib.sha256().digest_size
 MAX_TOKEN_STATE: Final = 64 * 1024
 MAX_NOTICES: Final = 200
 FOREIGN_CHARACTERS: Final = 256
+MAX_ACKNOWLEDGED: Final = 100
 _MAX_HEADER: Final = 1024 * 1024
 _MAX_KNOWN: Final = 4 * MAX_SECRETS
 _MAX_TIMEOUT: Final = 3600.0
@@ -74,6 +76,8 @@ class Request:
     reads_doubles: bool
     timeout: float
     token_state: bytes = field(default=b"", repr=False)
+    serves: str | None = None
+    """The digest of what serve serves (common/acknowledgement.py), None where the container is not told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +88,8 @@ class Reply:
     not as it should be, both for people.
     ``calls`` counts HTTP requests by service and outcome; ``timings`` are in seconds per phase. ``listed``
     tells whether Barbican gave the list of metadata, None where it was not asked for. ``credential_expires``
-    is Unix time (s), None for never or unknown.
+    is Unix time (s), None for never or unknown. ``acknowledged`` are the digests of what is served that the
+    container lists when the cycle ends, ``acknowledge_problem`` why that is not what was asked for, or "".
     """
 
     nonce: str
@@ -100,6 +105,8 @@ class Reply:
     token_state: bytes = field(default=b"", repr=False)
     listed: bool | None = None
     credential_expires: float | None = None
+    acknowledged: tuple[str, ...] = ()
+    acknowledge_problem: str = ""
 
 
 def remaining(untrusted_prefix: bytes, bounds: Bounds = REPLY) -> int:
@@ -123,6 +130,7 @@ def encode_request(request: Request) -> bytes:
         "known": sorted(request.known),
         "readsDoubles": request.reads_doubles,
         "timeout": request.timeout,
+        "serves": request.serves,
     }
     checked("request", lambda: _request(header, request.token_state))
     return frame(REQUEST, header, (request.token_state,))
@@ -159,6 +167,8 @@ def encode_reply(reply: Reply, known: frozenset[Version] = frozenset()) -> bytes
         "listed": reply.listed,
         "tokenState": len(reply.token_state),
         "credentialExpires": reply.credential_expires,
+        "acknowledged": list(reply.acknowledged),
+        "acknowledgeProblem": reply.acknowledge_problem,
     }
     read = reply.reading.read if reply.reading else {}
     if not reply.payloads.keys() >= read.keys():
@@ -240,7 +250,7 @@ def _request(untrusted_header: object, token_state: bytes) -> Request:
     header = untrusted_json.record(
         untrusted_header,
         "the header",
-        ("nonce", "known", "readsDoubles", "timeout"),
+        ("nonce", "known", "readsDoubles", "timeout", "serves"),
     )
     known = [wire_fields.version(item) for item in untrusted_json.array(header["known"], "known", _MAX_KNOWN)]
     timeout = untrusted_json.number(header["timeout"], "timeout", _MAX_TIMEOUT)
@@ -252,6 +262,7 @@ def _request(untrusted_header: object, token_state: bytes) -> Request:
         untrusted_json.boolean(header["readsDoubles"], "readsDoubles"),
         timeout,
         token_state,
+        None if header["serves"] is None else _digest(header["serves"]),
     )
 
 
@@ -262,6 +273,7 @@ def _reply(untrusted_header: object, body: bytes, request: Request, vps_id: str,
         (
             *("nonce", "vpsId", "container", "reading", "failure"),
             *("foreign", "notices", "calls", "timings", "listed", "tokenState", "credentialExpires"),
+            *("acknowledged", "acknowledgeProblem"),
         ),
     )
     if nonce(header["nonce"]) != request.nonce:
@@ -292,6 +304,13 @@ def _reply(untrusted_header: object, body: bytes, request: Request, vps_id: str,
         token_state,
         None if header["listed"] is None else untrusted_json.boolean(header["listed"], "listed"),
         wire_fields.moment(header["credentialExpires"], "credentialExpires"),
+        tuple(
+            _digest(item)
+            for item in untrusted_json.array(header["acknowledged"], "acknowledged", MAX_ACKNOWLEDGED)
+        ),
+        untrusted_json.text(
+            header["acknowledgeProblem"], "acknowledgeProblem", wire_fields.FAILURE_CHARACTERS
+        ),
     )
 
 
@@ -311,6 +330,12 @@ def _split(
 def _lines(untrusted: object, what: str, characters: int) -> tuple[str, ...]:
     lines = untrusted_json.array(untrusted, what, MAX_NOTICES)
     return tuple(untrusted_json.text(line, what, characters) for line in lines)
+
+
+def _digest(untrusted: object) -> str:
+    if not isinstance(untrusted, str) or not is_digest(untrusted):
+        raise MalformedError("a digest of what is served is not 64 hexadecimal digits")
+    return untrusted
 
 
 def _timings(untrusted: object) -> dict[str, float]:

@@ -10,11 +10,12 @@ from typing import Final, TypeAlias
 
 from agent.core.errors import Failure, Fault, Step
 from agent.core.rotation import Entry, Reading, Unread
-from agent.core.secret import SecretMetadata
+from agent.core.secret import Seal, SecretMetadata
 from common import untrusted_json
 from common.dates import LAST_TIME
 from common.limits import MAX_PAYLOAD, MAX_SECRETS
-from common.names import SecretName, Version, parse_version, strip_prefix
+from common.names import SecretName, Version, entry_name, parse_entry_name, parse_version, strip_prefix
+from common.sealed import MAX_KEEP_S, MAX_SEQUENCE
 from common.untrusted_json import MalformedError
 
 SERVICES: Final = ("keystone", "barbican")
@@ -49,7 +50,7 @@ def calls(untrusted: object) -> dict[str, dict[str, int]]:
 def reading_out(vps_id: str, reading: Reading) -> dict[str, object]:
     """Return the header member of a reading, with full names."""
     return {
-        "entries": [[f"{vps_id}/{entry.name}", entry.version] for entry in reading.entries],
+        "entries": [[entry_name(vps_id, entry.name, entry.k), entry.version] for entry in reading.entries],
         "read": [facts_out(vps_id, facts) for facts in reading.read.values()],
         "unread": dict(reading.unread),
     }
@@ -64,6 +65,7 @@ def facts_out(vps_id: str, facts: SecretMetadata) -> dict[str, object]:
         "contentType": facts.content_type,
         "created": facts.created,
         "expires": facts.expires,
+        "seal": None if (seal := facts.seal) is None else [seal.sequence, seal.floor, seal.keep_s],
     }
 
 
@@ -107,13 +109,18 @@ def _entry(untrusted: object, vps_id: str) -> Entry:
     pair = untrusted_json.array(untrusted, "an entry", 2)
     if len(pair) != 2:  # noqa: PLR2004  # a pair
         raise MalformedError("an entry is not a pair")
-    return Entry(_name(pair[0], vps_id), version(pair[1]))
+    full_name = untrusted_json.text(pair[0], "the name of an entry", _FULL_NAME_CHARACTERS)
+    parsed = parse_entry_name(vps_id, full_name)
+    if parsed is None:
+        raise MalformedError("an entry is not one of this VPS")
+    name, k = parsed
+    return Entry(name, version(pair[1]), k)
 
 
 def facts_in(untrusted: object, vps_id: str) -> SecretMetadata:
     """Return the facts of one version of this VPS's, or raise MalformedError."""
     members = untrusted_json.record(
-        untrusted, "facts", ("name", "version", "size", "contentType", "created", "expires")
+        untrusted, "facts", ("name", "version", "size", "contentType", "created", "expires", "seal")
     )
     return SecretMetadata(
         _name(members["name"], vps_id),
@@ -122,7 +129,18 @@ def facts_in(untrusted: object, vps_id: str) -> SecretMetadata:
         untrusted_json.text(members["contentType"], "contentType", CONTENT_TYPE_CHARACTERS),
         untrusted_json.number(members["created"], "created", LAST_TIME),
         moment(members["expires"], "expires"),
+        None if members["seal"] is None else _seal(members["seal"]),
     )
+
+
+def _seal(untrusted: object) -> Seal:
+    parts = untrusted_json.array(untrusted, "a seal", 3)
+    if len(parts) != 3:  # noqa: PLR2004  # sequence, floor, keep
+        raise MalformedError("a seal has not three parts")
+    sequence = untrusted_json.integer(parts[0], "the sequence of a seal", MAX_SEQUENCE)
+    floor = untrusted_json.integer(parts[1], "the floor of a seal", sequence)
+    keep = None if parts[2] is None else untrusted_json.number(parts[2], "the keep of a seal", MAX_KEEP_S)
+    return Seal(sequence, floor, keep)
 
 
 def moment(untrusted: object, what: str) -> float | None:

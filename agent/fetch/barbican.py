@@ -16,10 +16,11 @@ from keystoneauth1.adapter import Adapter
 from agent.config import addresses
 from agent.core.errors import CloudError, Failure, Fault, Step
 from agent.core.rotation import Entry
-from agent.core.wire import FOREIGN_CHARACTERS
-from common import untrusted_json
+from agent.core.wire import FOREIGN_CHARACTERS, MAX_ACKNOWLEDGED
+from common import sealing_key, untrusted_json
+from common.acknowledgement import CONSUMER, digest_of
 from common.limits import MAX_SECRETS
-from common.names import Version, parse_version, strip_prefix
+from common.names import parse_entry_name, version_in
 from common.untrusted_json import MalformedError
 
 if TYPE_CHECKING:
@@ -28,14 +29,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """What the container lists: ``entries`` of this VPS, and what is not this VPS's, as text for people."""
+    """What the container lists: ``entries`` of this VPS, and what is not this VPS's, as text for people.
+
+    ``acknowledged`` are the digests that consumers say, each once (common/acknowledgement.py), ``has_key``
+    tells whether one says to which key values are to be sealed.
+    """
 
     entries: tuple[Entry, ...]
     rejected: tuple[str, ...]
-
-    def has_double(self) -> bool:
-        """Return whether a name stands there twice: a rotation is under way."""
-        return len({entry.name for entry in self.entries}) < len(self.entries)
+    acknowledged: tuple[str, ...] = ()
+    has_key: bool = False
 
 
 def base_of(untrusted_endpoint: str, auth_url: str) -> str:
@@ -77,7 +80,7 @@ def parse_listing(untrusted: bytes, vps_id: str, container: Container) -> Listin
         MalformedError: it is not the container asked for, or not as documented.
     """
     members = untrusted_json.mapping(untrusted_json.parse(untrusted, "the container"), "the container")
-    if _uuid(members.get("container_ref")) != container.id:
+    if version_in(members.get("container_ref")) != container.id:
         raise MalformedError("the answer is about another container")
     listed = untrusted_json.array(members.get("secret_refs"), "secret_refs", len(untrusted))
     if len(listed) > MAX_SECRETS:
@@ -89,15 +92,29 @@ def parse_listing(untrusted: bytes, vps_id: str, container: Container) -> Listin
     for item in listed:
         entry = untrusted_json.mapping(item, "an entry")
         shown = _name(entry)
-        name = strip_prefix(vps_id, shown)
-        if name is None:
+        parsed = parse_entry_name(vps_id, shown)
+        if parsed is None:
             rejected.append(untrusted_json.printable(shown, FOREIGN_CHARACTERS))
             continue
-        version = _uuid(entry.get("secret_ref"))
+        version = version_in(entry.get("secret_ref"))
         if version is None:
             raise MalformedError("the reference of one of this VPS's entries does not end in a UUID")
-        entries[Entry(name, version)] = None
-    return Listing(tuple(entries), tuple(rejected))
+        name, k = parsed
+        entries[Entry(name, version, k)] = None
+    consumers = members.get("consumers")
+    found = [one for one in consumers if isinstance(one, dict)] if isinstance(consumers, list) else []
+    has_key = any(one.get("name") == sealing_key.CONSUMER for one in found)
+    return Listing(tuple(entries), tuple(rejected), _acknowledged(found), has_key)
+
+
+def _acknowledged(untrusted: list[dict[str, object]]) -> tuple[str, ...]:
+    """Return what consumers say; whatever else they are, no secret depends on it."""
+    digests: dict[str, None] = {}
+    for consumer in untrusted:
+        digest = digest_of(str(consumer.get("URL"))) if consumer.get("name") == CONSUMER else None
+        if digest is not None:
+            digests[digest] = None
+    return tuple(digests)[:MAX_ACKNOWLEDGED]
 
 
 def _name(entry: dict[str, object]) -> str:
@@ -108,10 +125,3 @@ def _name(entry: dict[str, object]) -> str:
     if not isinstance(name, str):
         raise MalformedError("the name of an entry is not a string")
     return name
-
-
-def _uuid(untrusted_reference: object) -> Version | None:
-    """Return the UUID that a reference ends in."""
-    if not isinstance(untrusted_reference, str):
-        return None
-    return parse_version(untrusted_reference.rstrip("/").rpartition("/")[2].lower())

@@ -23,9 +23,9 @@ _URLLIB3: Final = network_errors.Foreign(
 )
 
 
-def network(error: BaseException, tried: str, service: Step) -> Failure:
+def network(error: BaseException, tried: str, service: Step, ca_key: str = network_errors.CA_KEY) -> Failure:
     """Return why a request of requests and urllib3 to this service had no answer."""
-    return network_errors.failure(error, tried, _URLLIB3, service=service)
+    return network_errors.failure(error, tried, _URLLIB3, ca_key, service)
 
 
 def failure(error: BaseException, answer: Answer | None) -> Failure:

@@ -1,7 +1,8 @@
 """One cycle: log in or go on with the former token, read the container, read what is new.
 
 Owns everything of the cycle and dies with it. Invariants: a quiet cycle is one request; with k new versions
-it is at most 2k + 1 to Barbican, and k + 2 where metadata are listed. What goes on in the container meanwhile
+it is at most 2k + 1 to Barbican, and k + 2 where metadata are listed; what serve serves anew and wants to be
+acknowledged costs two more, in a cycle that reads nothing new. What goes on in the container meanwhile
 is for the next cycle (see Reading in agent/core/rotation.py).
 """
 
@@ -17,13 +18,16 @@ from keystoneauth1.session import Session
 
 from agent import __version__
 from agent.core.errors import Step
-from agent.core.rotation import Reading
-from agent.core.wire import MAX_TOKEN_STATE, PHASES, Reply
+from agent.core.rotation import Reading, has_double
+from agent.core.wire import MAX_ACKNOWLEDGED, MAX_TOKEN_STATE, PHASES, Reply
 from agent.core.wire_fields import FAILURE_CHARACTERS, no_calls
-from agent.fetch import barbican, classify, expiry, login, notices, token_state
+from agent.fetch import acknowledge, barbican, classify, expiry, login, notices, token_state
+from agent.fetch.acknowledge import Consumers
 from agent.fetch.token_state import Expiry, TokenState
 from agent.fetch.transport import Transport, late
+from agent.fetch.unsealing import Unsealer
 from common import untrusted_json
+from common.sealed import SealError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -56,6 +60,9 @@ class Cycle:
         self._reading: Reading | None = None
         self._expiry = Expiry()
         self._ask_expiry: Callable[[Expiry], Expiry] | None = None
+        self._consumers: Consumers | None = None
+        self._acknowledged: tuple[str, ...] = ()
+        self._acknowledge_problem = ""
 
     def run(self) -> Reply:
         """Make the cycle; every error becomes a failure reply."""
@@ -64,6 +71,8 @@ class Cycle:
             self._reading = self._read()
         except Exception as error:  # noqa: BLE001  # the edge: nothing of a library's error may leave
             failure = classify.failure(error, self._transport.answer if self._transport else None)
+        self._announce_key()
+        self._acknowledge()
         self._learn_expiry()
         return self._reply(self._reading, failure)
 
@@ -96,6 +105,13 @@ class Cycle:
             self._ask_expiry = lambda known: expiry.learn(prepared, session, known, time.time())
         with self._timed("list"):
             listing = self._listing = barbican.read_listing(session, base, self._config)
+        self._acknowledged = listing.acknowledged
+        self._consumers = Consumers(
+            session,
+            f"{base}/v1/containers/{self._config.container.id}/consumers",
+            prepared.plugin.auth_ref.auth_token,
+            transport,
+        )
         wanted = self._wanted(listing)
         if not wanted:
             return Reading(listing.entries)
@@ -113,6 +129,36 @@ class Cycle:
         )
         return barbican.base_of(str(untrusted_endpoint), prepared.auth_url)
 
+    def _acknowledge(self) -> None:
+        """Say what is served, unless what was read is going to replace it; the reading is done."""
+        serves, consumers = self._request.serves, self._consumers
+        if serves is None or consumers is None or self._reading is None or self._reading.read:
+            return
+        consumers.transport.hurry(acknowledge.WITHIN_S)
+        of_the_key, self._acknowledge_problem = (
+            self._acknowledge_problem,
+            acknowledge.NO_ANSWER,
+        )  # as long as so
+        self._acknowledged, problem = acknowledge.acknowledge(consumers, serves, self._acknowledged)
+        self._acknowledge_problem = of_the_key or problem
+
+    def _announce_key(self) -> None:
+        """Say to which key values are to be sealed, where the container has lost that, or never had it."""
+        listing, consumers = self._listing, self._consumers
+        if listing is None or consumers is None or listing.has_key or not self._config.fetch.acknowledge:
+            return
+        try:
+            key = self._unsealer().announcement()
+        except SealError as error:
+            self._acknowledge_problem = str(error)
+            return
+        if key is not None:
+            consumers.transport.hurry(acknowledge.WITHIN_S)
+            self._acknowledge_problem = acknowledge.announce(consumers, key)
+
+    def _unsealer(self) -> Unsealer:
+        return Unsealer(self._config.vps_id, self._config.fetch.sealing_key_file, os.environ)
+
     def _learn_expiry(self) -> None:
         """Ask after a login, however the reading ended; it is done, so nothing of it can be lost now."""
         if self._ask_expiry is not None and self._transport is not None:
@@ -124,7 +170,7 @@ class Cycle:
 
     def _wanted(self, listing: Listing) -> dict[Version, frozenset[SecretName]]:
         """Return the versions to read now, each with the names under which it is listed."""
-        if listing.has_double() and not self._request.reads_doubles:
+        if has_double(listing.entries) and not self._request.reads_doubles:
             return {}
         wanted: dict[Version, frozenset[SecretName]] = {}
         for entry in listing.entries:
@@ -138,7 +184,10 @@ class Cycle:
         from agent.fetch import payloads  # noqa: PLC0415  # barbicanclient is loaded only when needed
 
         assert self._transport is not None  # noqa: S101  # _read made it
-        source = payloads.Source(session, base, self._config.vps_id, self._transport, self._config.fetch)
+        config = self._config
+        source = payloads.Source(
+            session, base, config.vps_id, self._transport, config.fetch, self._unsealer()
+        )
         return payloads.read_payloads(source, wanted)
 
     def _reply(self, reading: Reading | None, failure: Failure | None) -> Reply:
@@ -165,6 +214,8 @@ class Cycle:
             timings=dict(self._timings),
             token_state=kept if len(kept) <= MAX_TOKEN_STATE else b"",
             credential_expires=self._expiry.at,
+            acknowledged=self._acknowledged[:MAX_ACKNOWLEDGED],
+            acknowledge_problem=untrusted_json.printable(self._acknowledge_problem, FAILURE_CHARACTERS),
         )
 
     def _token_state(self, failure: Failure | None) -> bytes:

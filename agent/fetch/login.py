@@ -11,6 +11,7 @@ from keystoneauth1.identity import v3
 
 from agent.config import addresses
 from agent.config.model import Method
+from agent.core import renewal
 from agent.core.errors import CloudError, Failure, Fault, Step
 from agent.fetch import token_state
 from agent.fetch.credential import read_secret, refuse
@@ -88,10 +89,11 @@ def _own(keystone: Keystone, environ: Mapping[str, str]) -> Login:
     auth_url = keystone.auth_url or ""
     plugin: v3.ApplicationCredential | v3.Password
     if keystone.method is Method.APPLICATION_CREDENTIAL:
+        renewed = renewal.pair(secret)  # the renewal keeps both in one file
         plugin = v3.ApplicationCredential(
             auth_url=auth_url,
-            application_credential_id=keystone.application_credential_id,
-            application_credential_secret=secret,
+            application_credential_id=renewed.id if renewed else keystone.application_credential_id,
+            application_credential_secret=renewed.secret if renewed else secret,
         )
     else:
         plugin = v3.Password(

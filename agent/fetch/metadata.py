@@ -13,7 +13,7 @@ from barbicanclient.v1.secrets import Secret
 from keystoneauth1.adapter import Adapter
 
 from common import untrusted_json
-from common.names import Version, parse_version
+from common.names import Version, parse_version, version_in
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -31,7 +31,20 @@ class Api:
     def __init__(self, session: Any, base: str) -> None:
         self._adapter: Final = Adapter(session, endpoint_override=f"{base}/v1")
 
-    def get(self, path: str, params: dict[str, str] | None = None) -> dict[str, object]:
+    def get(self, path: str) -> dict[str, object]:
+        """Return the metadata of one secret; ``path`` is ``secrets/UUID``.
+
+        barbicanclient does not look at whose they are: of a cache on the way they may be another secret's.
+
+        Raises:
+            CloudError, MalformedError, or an error of keystoneauth1 (see agent/fetch/classify.py).
+        """
+        found = self.query(path, {})
+        if version_in(found.get("secret_ref")) != parse_version(path.rpartition("/")[2]):
+            raise untrusted_json.MalformedError("the metadata are those of another secret")
+        return found
+
+    def query(self, path: str, params: dict[str, str]) -> dict[str, object]:
         """Return an object of Barbican's.
 
         Raises:
@@ -59,13 +72,13 @@ def read_list(api: Api, wanted: Collection[Version]) -> tuple[dict[Version, Secr
     found: dict[Version, Secret] = {}
     total = 0
     for offset in range(0, MAX_LISTED, PAGE):
-        page = api.get(
+        page = api.query(
             "secrets",
             {"acl_only": "true", "sort": "created:desc", "limit": str(PAGE), "offset": str(offset)},
         )
         for item in untrusted_json.array(page.get("secrets"), "secrets", PAGE):
             secret = untrusted_json.mapping(item, "a secret")
-            version = parse_version(str(secret.get("secret_ref")).rpartition("/")[2])
+            version = version_in(secret.get("secret_ref"))
             if version is not None and version in wanted:
                 found |= _metadata(api, version, secret)
         total = untrusted_json.integer(page.get("total"), "total", _MAX_TOTAL)

@@ -17,6 +17,7 @@ from agent.fetch.framing import FramingError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+CA_KEY: Final = "keystone.ca_file"
 _BROKEN_OFF: Final = (http.client.RemoteDisconnected, http.client.IncompleteRead)
 _CERTIFICATE: Final = {
     9: "the service's certificate is not valid yet: check this machine's clock",
@@ -45,7 +46,7 @@ def failure(
     error: BaseException,
     tried: str,
     rejected: Foreign = _NONE,
-    ca_key: str = "keystone.ca_file",
+    ca_key: str = CA_KEY,
     service: Step = Step.CONNECTION,
 ) -> Failure:
     """Return why a request had no answer: name resolution, connection or TLS.

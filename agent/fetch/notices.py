@@ -12,6 +12,7 @@ from agent.core.wire_fields import FAILURE_CHARACTERS
 from agent.fetch.outcome import misnamed
 from agent.fetch.verdict import clock_hint
 from common import untrusted_json
+from common.names import entry_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -61,8 +62,9 @@ def _unread(vps_id: str, listing: Listing | None, outcome: Outcome | None) -> It
     if listing is None or outcome is None:
         return
     for entry in listing.entries:
+        shown = entry_name(vps_id, entry.name, entry.k)
         read = outcome.read.get(entry.version)
         if entry.version in outcome.unread:
-            yield f"{vps_id}/{entry.name} was not read: {outcome.unread[entry.version].why}"
+            yield f"{shown} was not read: {outcome.unread[entry.version].why}"
         elif read is not None and read.name != entry.name:
-            yield f"{vps_id}/{entry.name} was not read: {misnamed(f'{vps_id}/{read.name}')}"
+            yield f"{shown} was not read: {misnamed(vps_id, f'{vps_id}/{read.name}')}"

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from common import untrusted_json
+from common.names import strip_prefix
 
 if TYPE_CHECKING:
     from agent.core.rotation import Unread
@@ -35,7 +36,9 @@ class Outcome:
     notices: tuple[str, ...] = ()
 
 
-def misnamed(untrusted_name: str) -> str:
+def misnamed(vps_id: str, untrusted_name: str) -> str:
     """Return why a secret is not read under another name than its own."""
     shown = untrusted_json.printable(untrusted_name, 100)
+    if strip_prefix(vps_id, untrusted_name) is None:
+        return f"its secret is named {shown}, which is no secret of this VPS: remove it"
     return f"its secret is named {shown}: list it under that name, or remove it"

@@ -8,6 +8,7 @@ its entry is not read. Every version that was wanted is in the outcome: read, or
 
 from __future__ import annotations
 
+import logging
 import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -23,17 +24,21 @@ from agent.core.wire_fields import CONTENT_TYPE_CHARACTERS
 from agent.fetch import classify
 from agent.fetch.metadata import MAX_LISTED, Api, read_list
 from agent.fetch.outcome import Outcome, Unreadable, misnamed
-from common import untrusted_json
+from common import sealed, untrusted_json
 from common.limits import MAX_PAYLOAD, MAX_PAYLOADS
 from common.names import SecretName, Version, strip_prefix
+from common.sealed import SealError
 from common.untrusted_json import MalformedError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     from agent.config.model import FetchSettings
+    from agent.core.secret import Seal
     from agent.fetch.transport import Transport
+    from agent.fetch.unsealing import Unsealer
 
+LOG: Final = logging.getLogger("agent.fetch")
 _OCTETS: Final = "application/octet-stream"
 _MEDIA_TYPE: Final = re.compile(r"[A-Za-z0-9!#$&^_.+-]+/[A-Za-z0-9!#$&^_.+-]+(?:\s*;.*)?")  # RFC 6838, 4.2
 
@@ -47,6 +52,7 @@ class Source:
     vps_id: str
     transport: Transport
     settings: FetchSettings
+    unsealer: Unsealer
 
 
 type_of_one = tuple[SecretMetadata, bytes] | Unreadable
@@ -152,7 +158,7 @@ def _one(
         raise MalformedError("the metadata have no name")
     name = strip_prefix(source.vps_id, untrusted_name)
     if name is None or name not in names:
-        return Unreadable(Unread.FAILED, misnamed(untrusted_name))
+        return Unreadable(Unread.FAILED, misnamed(source.vps_id, untrusted_name))
     created, expires = _time(metadata.created), _time(metadata.expiration)
     if created is None:
         raise MalformedError("the metadata have no creation time")
@@ -161,13 +167,31 @@ def _one(
     content_type = _content_type(metadata.content_types)
     # a second object, since the first has taken the metadata's content type over
     payload = secrets.get(reference, payload_content_type=_OCTETS).payload
+    asked = source.transport.answer
     if payload is None:
         return Unreadable(Unread.ABSENT, "its payload is not written yet")
     if not isinstance(payload, bytes) or not payload:
         raise MalformedError("the payload is empty")
     if len(payload) > MAX_PAYLOAD:
         raise MalformedError(f"the payload has {len(payload)} bytes, and this agent takes {MAX_PAYLOAD}")
-    return SecretMetadata(name, version, len(payload), content_type, created, expires), payload
+    opened = _opened(source, payload, name)
+    if isinstance(opened, Unreadable):
+        return opened
+    value, seal = opened
+    LOG.info("read %s: version %s, request %s", name, version, asked.request_id if asked else "of no id")
+    return SecretMetadata(name, version, len(value), content_type, created, expires, seal), value
+
+
+def _opened(source: Source, payload: bytes, name: SecretName) -> tuple[bytes, Seal | None] | Unreadable:
+    """Return the value in a payload, and what its seal says where it has one."""
+    if sealed.is_sealed(payload):
+        try:
+            return source.unsealer.open(payload, name)
+        except SealError as error:
+            return Unreadable(Unread.FAILED, str(error))
+    if source.settings.require_sealed:
+        return Unreadable(Unread.FAILED, "it is not sealed, and fetch.require_sealed takes no such value")
+    return payload, None
 
 
 def _content_type(untrusted: object) -> str:

@@ -156,7 +156,7 @@ class _Adapter(RacedAdapter):
         now = time.time()
         answer = Answer(
             *asked,
-            promise(request.method or "", request.headers.get("Accept", "")),
+            promise(request.method or "", request.headers.get("Accept", ""), keystone=asked[0]),
             response.status_code,
             response.headers,
             body,

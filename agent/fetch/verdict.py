@@ -8,13 +8,13 @@ for a call is its success: a page of a front end is none, whatever its status.
 from __future__ import annotations
 
 import email.utils
-import json
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from agent.core.errors import Failure, Fault, Step
 from agent.core.wire_fields import MAX_RETRY_AFTER
+from common import untrusted_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -62,13 +62,14 @@ class Promise:
         return None
 
 
-def promise(method: str, untrusted_accept: str) -> Promise:
-    """Return what is promised for a request: what it asked for, and 201 where it makes something.
+def promise(method: str, untrusted_accept: str, *, keystone: bool) -> Promise:
+    """Return what is promised for a request: what it asked for, and 201 with a token where it is a login.
 
     Keystone and Barbican answer in the one type that was asked for (Identity API v3, Key Manager API v1); a
-    payload that is asked for as octets comes as octets, whatever the type of the secret.
+    payload that is asked for as octets comes as octets, whatever the type of the secret. Barbican answers 200
+    with the container where a consumer was registered or deleted.
     """
-    login = method == "POST"  # there is no other
+    login = keystone and method == "POST"
     return Promise(201 if login else 200, untrusted_accept.strip().lower(), token=login)
 
 
@@ -118,6 +119,12 @@ class Answer:
     def _step(self) -> Step:
         return Step.KEYSTONE if self.keystone else Step.BARBICAN
 
+    @property
+    def request_id(self) -> str:
+        """Under which the service's own log and audit have this request; nothing where it does not say."""
+        untrusted = self.headers.get("X-Openstack-Request-Id", "")
+        return untrusted if _REQUEST_ID.fullmatch(untrusted) else ""
+
     def second_401(self) -> Failure:
         """Return what it means when Barbican refuses a fresh token."""
         return self._failure(Step.PERMISSION, Fault.DENIED, _SECOND_401 + clock_hint(self.skew))
@@ -129,8 +136,7 @@ class Answer:
 
     def _failure(self, step: Step, fault: Fault, advice: str) -> Failure:
         retry_after = retry_after_of(self.headers.get("Retry-After"), self.now + (self.skew or 0.0))
-        request_id = self.headers.get("X-Openstack-Request-Id", "")
-        tried = f"{self.tried} ({request_id})" if _REQUEST_ID.fullmatch(request_id) else self.tried
+        tried = f"{self.tried} ({self.request_id})" if self.request_id else self.tried
         return Failure(step, fault, tried, advice, self.status, retry_after)
 
     def _advice(self) -> str:
@@ -152,10 +158,8 @@ class Answer:
         if self.status == 401 and self.headers.get("WWW-Authenticate", "").lower().startswith("keystone"):  # noqa: PLR2004
             return True
         try:
-            untrusted = json.loads(self.body)
-        except (ValueError, RecursionError):
-            return False
-        if not isinstance(untrusted, dict):
+            untrusted = untrusted_json.mapping(untrusted_json.parse(self.body, "the body"), "the body")
+        except untrusted_json.MalformedError:
             return False
         inner = untrusted.get("error", untrusted)
         return (

@@ -1,4 +1,8 @@
-"""The daemon's command line. Exit status: 0 stopped, 1 failed, 2 usage, 78 bad configuration (sysexits.h)."""
+"""The daemon's command line.
+
+Exit status: 0 stopped, 1 failed, 2 usage, 78 (sysexits.h) bad configuration, or a socket that can't be made:
+to start it again would change nothing.
+"""
 
 # ruff: noqa: E402  # what comes first must come first
 
@@ -29,6 +33,7 @@ from agent.serve.daemon import Daemon
 from agent.serve.host import accounts, hardening, logs
 from agent.serve.host.fdstore import Inherited, inherit
 from agent.serve.host.journal import OUTBOX
+from agent.serve.host.listener import ListenError
 from common.errors import ConfigurationError, VpsSecretsError
 
 if TYPE_CHECKING:
@@ -40,7 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="vps-secrets-agent",
         description="Serves the Barbican secrets of this VPS to its application, from memory.",
-        epilog="Exit status: 0 stopped, 1 failed, 2 usage, 78 bad configuration.",
+        epilog="Exit status: 0 stopped, 1 failed, 2 usage, 78 bad configuration or no socket.",
     )
     parser.add_argument("--config", type=Path, default=DEFAULT_PATH, help="default: %(default)s")
     parser.add_argument("--check-config", action="store_true", help="report every mistake, then end")
@@ -76,7 +81,7 @@ def main(arguments: list[str] | None = None) -> int:
         asyncio.run(_run(config, inherited))
     except VpsSecretsError as error:
         logging.getLogger("agent").error("%s", error)  # noqa: TRY400  # no traceback
-        return 1
+        return os.EX_CONFIG if isinstance(error, ListenError) else 1
     finally:
         OUTBOX.close()
     return 0
@@ -84,7 +89,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _absent(config: Config) -> list[str]:
     """Return what the configuration names and this machine does not have: it may be made later."""
-    found = list(accounts.missing(config, accounts.grants_of(config.grants)))
+    ids = accounts.look_up(accounts.named(config), {}).ids
+    found = list(accounts.missing(config, accounts.grants_of(config.grants, ids), ids))
     beacon_ca = config.beacon.ca_file if config.beacon else None
     for key, file in (
         ("keystone.ca_file", config.keystone.ca_file),

@@ -13,6 +13,7 @@ import contextlib
 import gc
 import logging
 import signal
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from agent.config.reader import load
@@ -29,6 +30,7 @@ from agent.serve.host.listener import BACKLOG, listening
 from agent.serve.host.notify import Systemd
 from agent.serve.http.limits import CallerLimits
 from agent.serve.http.server import Server
+from agent.serve.missing import DOORS, advice, missing
 from agent.serve.state import State
 from agent.serve.store.handover import Handover
 from agent.serve.store.index import Owner
@@ -38,14 +40,16 @@ from agent.serve.supervision import Parts
 from agent.serve.sync import fetch_client, freshness
 from agent.serve.sync.account_finder import AccountFinder
 from agent.serve.sync.beacon_watch import Beacon
+from agent.serve.sync.publisher import Publisher
 from agent.serve.sync.refresher import Refreshed, Refresher
 from common.errors import ConfigurationError, Mistake
 
 if TYPE_CHECKING:
     import socket
 
-    from agent.config.model import Config
+    from agent.config.model import Config, Limits
     from agent.serve.host.fdstore import Inherited
+    from agent.serve.http.door import Door
 
 CONTROL_MODE: Final = 0o660
 
@@ -61,23 +65,27 @@ class Daemon:
         owner = Owner.of(config.vps_id, config.container.id)
         self._handover: Final = Handover(self._descriptors, owner)
         self._published: Final = PublicationRecord(rotation_trigger.directory(), owner)
+        self._trigger: Final = rotation_trigger.RotationTrigger()
         store = Store(self._handover)
-        self._state = State(config, accounts.grants_of(config.grants), store, clock.boot())
-        self._state.admins = accounts.gid_of(config.control.admin_group)
-        self._finder: Final = AccountFinder(self._state, self._on_other_ids)
+        self._state = State(config, accounts.grants_of(config.grants, {}), store, clock.boot())
+        self._state.missing_sockets = missing(inherited.sockets)
+        self._finder: Final = AccountFinder(self._state, self._on_other_grants)
         adopted = self._handover.adopt(inherited.kept)
         store.adopt(adopted)
         store.resume(self._published.last)
-        self._state.health.confirmed = store.moments.confirmed
-        self._state.health.denied_since = store.moments.denied_since
         self._refused: Final = adopted.refused
         self._systemd: Final = Systemd()
-        self._refresher: Final = Refresher(self._state, fetch_client.fetch, self._on_cycle_end)
+        self._publisher: Final = Publisher(self._state)
+        self._refresher: Final = Refresher(
+            self._state, fetch_client.fetch, self._on_cycle_end, self._publisher
+        )
         self._beacon: Final = Beacon(self._state, fetch_client.watch, self._refresher.signal)
         self._stop: Final = asyncio.Event()
         self._reload_is_due = False
         self._started: Final = config
-        self._state.warnings = self._warnings(config)
+        self._told: frozenset[str] = frozenset()
+        self._servers: tuple[Server, ...] = ()
+        self._app_lacks_its_group = False
         self._urgency = 0  # of the credential's expiry, as far as it was told
 
     async def run(self) -> None:
@@ -91,15 +99,18 @@ class Daemon:
         async with contextlib.AsyncExitStack() as stack:
             stack.callback(self._descriptors.close)
             stack.callback(self._state.store.close)
+            stack.callback(self._finder.end)
+            await self._finder.answered(self._finder.configured())
             listeners = self._listeners(stack)
             loop = asyncio.get_running_loop()
             loop.set_exception_handler(logs.in_loop)
             stop = self._stop.set
             signals.handle({signal.SIGTERM: stop, signal.SIGINT: stop, signal.SIGHUP: self._reload_soon})
             await self._handover.check()
-            self._refresher.drop_overdue()
-            servers = self._servers()
-            for server in servers:
+            if self._publisher.drop_overdue().wiped:
+                self._refresher.ask()
+            self._servers = self._doors(listeners)
+            for server in self._servers:
                 server.accept(listeners[server.door.name])
                 stack.callback(server.stop)
             await self._open_credentials(stack, parts)
@@ -110,32 +121,32 @@ class Daemon:
             parts.start("the watch over the beacon", self._beacon.run())
             parts.start("the watchdog", self._systemd.beat(self._beat, self._refresher.is_stuck))
             await self._stop.wait()
-            await self._end(servers, parts)
+            await self._end(parts)
             signals.block()  # the loop gives its handlers up, and the status is to be its own
         if parts.failure is not None:
             raise parts.failure
 
-    async def _end(self, servers: tuple[Server, ...], parts: Parts) -> None:
+    async def _end(self, parts: Parts) -> None:
         """Answer whoever is connected once more; after a failure without any value."""
         if parts.failure is None:
             _log.info("stopping")
         else:
             await parts.end()
-            self._refresher.give_up()
+            self._publisher.give_up()
             self._state.store.close()
         self._state.stopping = True
         self._systemd.stopping()
-        for server in servers:
+        for server in self._servers:
             server.stop()
+        self._finder.end()
         self._state.store.wake()
-        await asyncio.gather(*(server.drain() for server in servers))
+        await asyncio.gather(*(server.drain() for server in self._servers))
 
     def _say_hello(self) -> None:
         """Tell the journal and systemd how it begins."""
         state, config = self._state, self._state.config
-        for warning in state.warnings:
-            _log.warning("%s", warning)
-        _log.info("serving %s on %s", config.vps_id, config.app.socket)
+        if app_door.NAME not in state.missing_sockets:
+            _log.info("serving %s on %s", config.vps_id, config.app.socket)
         if state.store.snapshot is not None:
             _log.info(
                 "generation %s was kept by systemd: %d secrets, confirmed %.0f s ago",
@@ -149,14 +160,14 @@ class Daemon:
             _log.info("a restart will read everything from Barbican again: %s", why_not)
 
     def _listeners(self, stack: contextlib.AsyncExitStack) -> dict[str, socket.socket]:
-        """Return the sockets of the doors: systemd's where it has made them, else our own."""
+        """Return the sockets of the doors: systemd's where it has made any, else our own."""
         config, inherited = self._state.config, self._inherited.sockets
-        app, control = inherited.get(app_door.NAME), inherited.get(control_door.NAME)
-        if app is None:
-            group = accounts.gid_of(config.app.group)
-            app = stack.enter_context(listening(config.app.socket, config.app.mode, group))
-        if control is None:
-            control = stack.enter_context(listening(config.control.socket, CONTROL_MODE, self._state.admins))
+        if any(name in inherited for name in DOORS):
+            return {name: inherited[name] for name in (app_door.NAME, control_door.NAME) if name in inherited}
+        group = accounts.gid_of(config.app.group, self._finder.ids)
+        self._app_lacks_its_group = config.app.group is not None and group is None
+        app = stack.enter_context(listening(config.app.socket, config.app.mode, group))
+        control = stack.enter_context(listening(config.control.socket, CONTROL_MODE, self._state.admins))
         return {app_door.NAME: app, control_door.NAME: control}
 
     async def _open_credentials(self, stack: contextlib.AsyncExitStack, parts: Parts) -> None:
@@ -172,16 +183,18 @@ class Daemon:
             acceptor = await asyncio.get_running_loop().create_server(door, sock=listener, backlog=BACKLOG)
             stack.callback(acceptor.close)
 
-    def _servers(self) -> tuple[Server, ...]:
-        state = self._state
-        control = ControlDoor(state, self._refresher.refresh, self._finder)
-        return (
-            Server(
-                AppDoor(state, self._finder),
-                CallerLimits(state.config.app.limits),
-                state.traffic,
-            ),
-            Server(control, CallerLimits(state.config.control.limits), state.traffic),
+    def _doors(self, listeners: dict[str, socket.socket]) -> tuple[Server, ...]:
+        """Return a server for each of the sockets that are there."""
+        state, app = self._state, listeners.get(app_door.NAME)
+        path = None if app is None else Path(app.getsockname())
+        doors: tuple[tuple[Door, Limits], ...] = (
+            (AppDoor(state, self._finder), state.config.app.limits),
+            (ControlDoor(state, self._refresher.refresh, self._finder, path), state.config.control.limits),
+        )
+        return tuple(
+            Server(door, CallerLimits(limits), state.traffic)
+            for door, limits in doors
+            if door.name in listeners
         )
 
     def _reload_soon(self) -> None:
@@ -205,12 +218,9 @@ class Daemon:
             _log.error("reload refused, the configuration in force stays: %s", health.configuration_error)
         else:
             health.configuration_error = None
-            self._state.config, self._state.grants = config, accounts.grants_of(config.grants)
-            self._state.admins = accounts.gid_of(config.control.admin_group)
-            self._on_other_ids()
+            self._state.config, self._told = config, frozenset()
+            self._finder.configured()
             logging.getLogger().setLevel(config.log.level.upper())
-            for warning in self._state.warnings:
-                _log.warning("%s", warning)
             _log.info("configuration loaded again: grants: %d", len(config.grants))
             self._beacon.reload()
         self._refresher.ask()
@@ -253,17 +263,24 @@ class Daemon:
         self._systemd.cycle_ended(freshness.line(self._state))
         self._beacon.begin()
 
-    def _on_other_ids(self) -> None:
-        """Look again at what is odd about the machine."""
+    def _on_other_grants(self) -> None:
+        """Look again at what is odd about the machine, and at who is connected and who waits for a change."""
         config = self._state.config
         self._state.warnings = (*self._warnings(config), *self._needs_restart(config))
+        for warning in self._state.warnings:
+            if warning not in self._told:
+                _log.warning("%s", warning)
+        self._told = frozenset(self._state.warnings)
+        for server in self._servers:
+            server.look_again()
+        self._state.store.wake()
 
     def _trigger_rotation(self) -> None:
         """Touch the signs of what the units do not know: it may have changed while no agent was running."""
         store = self._state.store
         if store.snapshot is not None:
-            rotation_trigger.touch(self._published.untold(store.snapshot), self._state.grants)
-            self._published.write(store.snapshot, store.changed)
+            told = self._trigger.touch(self._published.untold(store.snapshot), self._state.grants)
+            self._published.remember(store.snapshot, store.changed, told=told)
 
     def _beat(self) -> str:
         """Have done what is due after a suspension, and return the line for ``systemctl status``."""
@@ -279,7 +296,8 @@ class Daemon:
 
     def _warnings(self, config: Config) -> tuple[str, ...]:
         """Return what is odd about the machine, seen from the configuration."""
-        found = [*self._refused, *accounts.missing(config, self._state.grants)]
+        found = [*map(advice, self._state.missing_sockets), *self._refused]
+        found += accounts.missing(config, self._state.grants, self._finder.ids)
         for key, door, path in (
             ("app.socket", app_door.NAME, config.app.socket),
             ("control.socket", control_door.NAME, config.control.socket),
@@ -287,6 +305,8 @@ class Daemon:
             listener = self._inherited.sockets.get(door)
             if listener is not None and listener.getsockname() != str(path):
                 found.append(f"{key} has no effect: systemd has made the socket {listener.getsockname()}")
+        if self._app_lacks_its_group:
+            found.append("app.group: it was not known when the socket was made; restart the agent once it is")
         if app_door.NAME in self._inherited.sockets and config.app.group is not None:
             found.append("app.group has no effect: vps-secrets-app.socket has SocketGroup=")
         return tuple(found)

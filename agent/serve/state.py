@@ -18,16 +18,16 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Health:
-    """How the cycles go. Written by the refresher only. Moments are on the boot clock, in seconds.
+    """How the cycles go. Written by the refresher, and the last three by the publisher, only.
+
+    Moments are on the boot clock, in seconds.
 
     ``calls`` by (service, outcome); ``poll_interval`` is the one in force, perhaps stretched (s).
     """
 
-    confirmed: float | None = None
     next_attempt: float | None = None
     failure: Failure | None = None
     failures: int = 0
-    denied_since: float | None = None
     cycles: int = 0
     cycles_failed: int = 0
     calls: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -39,8 +39,10 @@ class Health:
     list_refused: bool = False
     warnings: tuple[str, ...] = ()
     configuration_error: str | None = None
-    lost: frozenset[SecretName] = frozenset()  # dropped since the last reading, though Barbican listed them
     credential_expires: float | None = None  # Unix time (s); None: never, or unknown
+    confirmed: float | None = None
+    denied_since: float | None = None
+    lost: frozenset[SecretName] = frozenset()  # listed without a value, where the snapshot does not say so
 
 
 @dataclass(slots=True)
@@ -66,13 +68,44 @@ class BeaconStatus:
 
 
 @dataclass(slots=True)
+class LookUps:
+    """How asking for users and groups goes; written by agent/serve/sync/account_finder.py only.
+
+    ``late_since``: since when the system owes an answer (boot clock, s), None where it does not. ``unsure``:
+    about whom nobody could tell at the last look-up, ``why`` the reason. ``unknown``: about whom the system
+    has never said anything.
+    """
+
+    late_since: float | None = None
+    unsure: tuple[str, ...] = ()
+    why: str = ""
+    unknown: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class AcknowledgementStatus:
+    """What the container says about what is served; written by agent/serve/sync/acknowledging.py only.
+
+    ``generation`` was acknowledged last, with ``digest``, ``at`` (Unix time, s) which it was seen first.
+    ``problem`` is why the last cycle could not do it, "" where it could.
+    """
+
+    digest: str | None = None
+    generation: int | None = None
+    at: float | None = None
+    problem: str = ""
+
+
+@dataclass(slots=True)
 class State:
     """The running agent. ``started`` is a moment on the boot clock (s).
 
     ``config``, ``grants`` and ``admins``, the administrators' group id, are replaced together when a reload
-    succeeds, and the latter two when serve/sync/account_finder.py finds other ids;
+    succeeds, and the latter two when serve/sync/account_finder.py, which ``look_ups`` is of, finds other ids;
     ``stopping`` is set once. ``warnings`` are what is odd about the machine and the configuration.
-    ``health`` is the refresher's, ``traffic`` the doors' own, ``beacon`` that of serve/sync/beacon_watch.py.
+    ``missing_sockets`` are those that systemd has not made (agent/serve/missing.py), from the start on.
+    ``health`` is the refresher's, ``traffic`` the doors' own, ``beacon`` that of serve/sync/beacon_watch.py,
+    ``acknowledgement`` that of serve/sync/acknowledging.py.
     """
 
     config: Config
@@ -82,6 +115,9 @@ class State:
     stopping: bool = False
     warnings: tuple[str, ...] = ()
     admins: int | None = None
+    missing_sockets: tuple[str, ...] = ()
     health: Health = field(default_factory=Health)
+    look_ups: LookUps = field(default_factory=LookUps)
     traffic: Traffic = field(default_factory=Traffic)
     beacon: BeaconStatus = field(default_factory=BeaconStatus)
+    acknowledgement: AcknowledgementStatus = field(default_factory=AcknowledgementStatus)

@@ -27,6 +27,7 @@ from agent.serve.host.notify import Systemd
 from agent.serve.http.limits import CallerLimits
 from agent.serve.http.server import Server
 from agent.serve.http.traffic import Traffic
+from agent.serve.missing import advice, missing
 from agent.serve.supervision import Parts
 from common.errors import ConfigurationError
 
@@ -54,6 +55,8 @@ async def wait(path: Path, sockets: Mapping[str, socket.socket], error: Configur
     Raises:
         PartEndedError: a part of this has ended.
     """
+    for name in missing(sockets):
+        _log.warning("%s", advice(name))
     systemd, problem = Systemd(), [error]
     ended, reload = asyncio.Event(), asyncio.Event()
     parts = Parts(ended)

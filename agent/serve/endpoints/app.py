@@ -23,6 +23,7 @@ from agent.core.errors import (
     RequestError,
 )
 from agent.serve.endpoints import watch
+from agent.serve.endpoints.strangers import after_look_up
 from agent.serve.host import clock
 from agent.serve.host.audit import Record
 from agent.serve.http.responses import Answer, Response, field, json_response
@@ -72,9 +73,9 @@ class AppDoor:
         try:
             return self._answer(request, peer)
         except RequestError as error:
-            if error.problem is not NOT_GRANTED or not self._finder.find_for_stranger():
+            if error.problem is not NOT_GRANTED:
                 raise
-        return self._answer(request, peer)
+            return after_look_up(self._finder, lambda: self._answer(request, peer), request.path, error)
 
     def _answer(self, request: Request, peer: Peer | None) -> Said:
         target = Target(request)
@@ -115,7 +116,7 @@ class AppDoor:
             f'ETag: "{facts.version}"\r\nSecrets-Generation: {snapshot.generation}\r\nAge: {int(age)}\r\n'
             f"Content-Type: {facts.content_type}\r\n"
         )
-        if name in snapshot.kept or age > freshness.fresh_for(self._state):
+        if name in snapshot.remarks.kept or age > freshness.fresh_for(self._state):
             fields += "Secrets-Stale: true\r\n"
         same = bool(if_none_match) and _matches(if_none_match, facts.version)
         record = Record(
@@ -141,7 +142,8 @@ class AppDoor:
                 raise RequestError(NO_PREVIOUS, names=(name,))
             return secret
         if name not in snapshot.current:
-            raise RequestError(UNAVAILABLE if name in snapshot.pending else NO_SUCH_SECRET, names=(name,))
+            listed = name in snapshot.remarks.pending
+            raise RequestError(UNAVAILABLE if listed else NO_SUCH_SECRET, names=(name,))
         return snapshot.current[name]
 
     def _list(self, target: Target, peer: Peer) -> Answer:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from agent import __version__
 from agent.config.beacon import shown
-from agent.core import expiry
+from agent.core import expiry, renewal
 from agent.core.access import decide, explain
 from agent.core.errors import (
     BAD_PARAMETER,
@@ -18,13 +18,15 @@ from agent.core.errors import (
     REFRESH_FAILED,
     RequestError,
 )
+from agent.core.reach import kept_out
 from agent.core.wire_fields import failure_out, no_calls
 from agent.serve.endpoints import metrics
-from agent.serve.host import accounts, audit, clock
+from agent.serve.endpoints.strangers import after_look_up
+from agent.serve.host import audit, clock, renewal_file
 from agent.serve.host.audit import Record
 from agent.serve.http.responses import Answer, DeferredAnswer, Response, field, json_response
 from agent.serve.http.target import Target, name_of
-from agent.serve.sync import call_budget, freshness
+from agent.serve.sync import acknowledging, call_budget, freshness
 from agent.serve.sync.freshness import describe
 from common.dates import date
 from common.manifest import Manifest, Reference, encode
@@ -32,6 +34,7 @@ from common.manifest import Manifest, Reference, encode
 if TYPE_CHECKING:
     from collections import Counter
     from collections.abc import Awaitable, Callable
+    from pathlib import Path
 
     from agent.core.access import Peer
     from agent.core.errors import Failure
@@ -40,6 +43,7 @@ if TYPE_CHECKING:
     from agent.serve.state import State
     from agent.serve.sync.account_finder import AccountFinder
     from agent.serve.sync.refresher import Refreshed
+    from common.names import SecretName
 
 NAME: Final = "control"
 DENIED: Final = "denied"
@@ -47,7 +51,10 @@ METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 
 class ControlDoor:
-    """Answers root, members of ``admin_group`` and the agent's own user; ``refresh`` is the refresher's."""
+    """Answers root, members of ``admin_group`` and the agent's own user; ``refresh`` is the refresher's.
+
+    ``app_socket`` is where the application's socket is, or None where systemd could not make it.
+    """
 
     name: Final = NAME
     records_may_wait: Final = True
@@ -57,8 +64,10 @@ class ControlDoor:
         state: State,
         refresh: Callable[[], Awaitable[Refreshed]],
         finder: AccountFinder,
+        app_socket: Path | None,
     ) -> None:
         self._state = state
+        self._app_socket = app_socket
         self._finder = finder
         self._refresh = refresh
 
@@ -77,8 +86,16 @@ class ControlDoor:
         Raises:
             RequestError: the caller gets an error answer.
         """
+        try:
+            return self._answer(request, peer)
+        except RequestError as error:
+            if error.problem is not NOT_ADMIN:
+                raise
+            return after_look_up(self._finder, lambda: self._answer(request, peer), request.path, error)
+
+    def _answer(self, request: Request, peer: Peer | None) -> Said:
         target = Target(request)
-        if peer is None or not (self.knows(peer) or (self._finder.find_for_stranger() and self.knows(peer))):
+        if peer is None or not self.knows(peer):
             group = self._state.config.control.admin_group
             raise RequestError(NOT_ADMIN, f"be root or a member of {group}")
         if target.path == "/v1/refresh":
@@ -86,8 +103,7 @@ class ControlDoor:
             return DeferredAnswer(lambda: self._answer_refresh(target))
         if target.path == "/v1/explain":
             target.allow("GET", "user", "unit", "name")
-            self._finder.find()
-            return _answer(target, self._explain(target))
+            return self._explain(target)
         target.allow("GET")
         if target.path == "/v1/status":
             return _answer(target, self._status())
@@ -96,7 +112,7 @@ class ControlDoor:
         if target.path == "/metrics":
             text = metrics.exposition(self._state).encode()
             response = Response(200, field("Content-Type", METRICS_TYPE), text)
-            return Answer(Record("served", 200, target.path, {}), response)
+            return Answer(Record("served", 200, target.path, {}, counts_only=True), response)
         raise RequestError(
             NO_SUCH_PATH, "there are /v1/status, /v1/refresh, /v1/manifest, /v1/explain and /metrics"
         )
@@ -116,6 +132,7 @@ class ControlDoor:
             },
             "vpsId": state.config.vps_id,
             "state": freshness.summary(state),
+            "notReady": freshness.unready(state),
             "generation": snapshot.generation if snapshot else None,
             "confirmedAge": None if health.confirmed is None else freshness.age(state),
             "nextAttemptIn": freshness.next_attempt_in(state),
@@ -131,8 +148,10 @@ class ControlDoor:
             },
             "budget": _budget(state),
             "credentialExpires": _date(health.credential_expires),
+            "renewal": _renewal(state),
             "failure": _failure(health.failure),
             "beacon": _beacon(state),
+            "acknowledged": _acknowledged(state),
             "secrets": [describe(state, s) | {"previous": s.facts.name in previous} for s in secrets],
             "pending": sorted(freshness.pending(state)),
             "foreign": list(health.rejected),
@@ -168,23 +187,52 @@ class ControlDoor:
         }
         return _answer(target, content)
 
-    def _explain(self, target: Target) -> dict[str, object]:
+    def _explain(self, target: Target) -> DeferredAnswer:
         user, unit, name = target.text("user"), target.text("unit"), target.text("name")
         if user is None or name is None:
             raise RequestError(BAD_PARAMETER, "user and name are needed, unit is possible")
         parsed = name_of(name)
-        caller = accounts.peer_of(user, unit)
-        if caller is None:
-            return {"allowed": False, "lines": ["there is no such user on this machine"], "caller": None}
+
+        async def later() -> Answer:
+            caller = await self._finder.peer_of(user, unit)
+            if caller is None:
+                lines = ["there is no such user on this machine"]
+                return _answer(target, {"allowed": False, "lines": lines, "caller": None})
+            return _answer(target, self._explained(caller, parsed, await self._kept_out(caller, user)))
+
+        return DeferredAnswer(later)
+
+    def _explained(self, caller: Peer, parsed: SecretName, kept_out_by: str | None) -> dict[str, object]:
         allowed, snapshot = decide(caller, parsed, self._state.grants).allowed, self._state.store.snapshot
         lines = explain(caller, parsed, self._state.grants)
         if allowed and snapshot is not None and parsed not in snapshot.current:
             lines.append("no secret of this name is held: the answer is 404, or 503 until it can be read")
+        if kept_out_by:
+            lines.append(f"app.sock: {kept_out_by}")
+            if caller.unit is None:
+                allowed = False
+            else:
+                lines.append(
+                    f"unless {caller.unit} gives its processes other groups, or reads by LoadCredential="
+                )
         return {
             "allowed": allowed,
             "lines": lines,
             "caller": {"uid": caller.uid, "groups": sorted(caller.groups)},
         }
+
+    async def _kept_out(self, caller: Peer, user: str) -> str | None:
+        """Return what keeps a caller from the application's socket, whatever is granted; None: nothing."""
+        if self._app_socket is None:
+            return "no, systemd could not make it: see the warnings of status"
+        try:
+            way = await self._finder.way_to(self._app_socket)
+        except FileNotFoundError:
+            return f"no, {self._app_socket} is not there any more: systemctl restart vps-secrets-app.socket"
+        if way is None:
+            return None
+        *directories, socket = way
+        return kept_out(caller, user, tuple(directories), socket)
 
     def _manifest(self) -> dict[str, object]:
         """Return references only: what the deployment's database backs up."""
@@ -246,17 +294,53 @@ def _beacon(state: State) -> dict[str, object] | None:
     }
 
 
+def _acknowledged(state: State) -> dict[str, object] | None:
+    """Return which generation the container says is served, or None where it is not told."""
+    status = state.acknowledgement
+    if not state.config.fetch.acknowledge:
+        return None
+    return {
+        "generation": status.generation,
+        "at": _date(status.at),
+        "current": acknowledging.is_current(state),
+        "problem": status.problem or None,
+    }
+
+
+def _renewal(state: State) -> dict[str, object] | None:
+    """Return when this VPS's credential is renewed next, or None where nothing renews it."""
+    record = renewal_file.read(state.config.path)
+    if record is None:
+        return None
+    return {
+        "next": _date(record.next),
+        "renewedAt": _date(record.renewed),
+        "triedAt": _date(record.tried),
+        "problem": renewal.warning(record, clock.wall()) or None,
+    }
+
+
+def _about_renewal(state: State) -> list[str]:
+    record = renewal_file.read(state.config.path)
+    said = renewal.warning(record, clock.wall()) if record else ""
+    return [said] if said else []
+
+
 def warnings(state: State) -> tuple[str, ...]:
     """Return what an operator should know although everything works."""
-    found = [*state.warnings, *state.health.warnings, *state.health.notices]
+    found = [*state.warnings, *state.health.warnings, *state.health.notices, *_about_renewal(state)]
     if expiring := expiry.warning(state.health.credential_expires, clock.wall()):
         found.append(expiring)
     if trouble := audit.trouble():
+        found.append(trouble)
+    if trouble := freshness.unsure(state):
         found.append(trouble)
     if not state.grants:
         found.append("there are no grants: nobody may read anything")
     if not state.store.memory_facts()["unswappable"]:
         found.append("the payloads are in memory that can be swapped: raise LimitMEMLOCK=")
+    if state.config.fetch.acknowledge and state.acknowledgement.problem:
+        found.append(state.acknowledgement.problem)
     if state.health.list_refused and state.config.fetch.list_metadata:
         found.append(
             "Barbican does not give the list that fetch.list_metadata asks for, which costs calls each time: "

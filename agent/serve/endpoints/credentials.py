@@ -175,6 +175,7 @@ class CredentialsDoor:
                 await self._refuse(connection)
                 return
             self._state.traffic.requests[NAME, record.outcome] += 1
+            self._state.traffic.served(NAME, asked.unit, record.names)
             connection.transport.write(payload)
             connection.transport.write_eof()  # also for the copy of it that systemd may keep
             await connection.flushed(REFUSAL_TIMEOUT_S)
@@ -192,7 +193,7 @@ class CredentialsDoor:
             snapshot = store.snapshot
             if snapshot is not None and name in snapshot.current:
                 return None
-            if snapshot is not None and name not in snapshot.pending:
+            if snapshot is not None and name not in snapshot.remarks.pending:
                 return NO_SUCH_SECRET
             if self._stop.is_set() or connection.gone.is_set() or len(self._tasks) > MAX_HELD:
                 return TOO_MANY_CONNECTIONS

@@ -1,10 +1,11 @@
 """Waiting for a change: the long poll and the event stream of the app socket.
 
-Only names that the caller may read, at the moment of the answer, wake it. An agent that stops ends all waits
-as if their time was up: whoever asks again is answered by its successor. A generation from before all that
-is known comes from a former run: everything may have changed since, so all readable names are listed. So are
-they for one that is yet to come, which is answered after a moment: a client that does not use the generation
-that it is given must not keep the agent busy.
+Only names that the caller may read, at the moment of the answer, wake it; so does a grant that covers names
+that it could not read before. An agent that stops ends all waits as if their time was up: whoever asks again
+is answered by its successor. A generation from before all that is known comes from a former run: everything
+may have changed since, so all readable names are listed. So are they for one that is yet to come, which is
+answered after a moment: a client that does not use the generation that it is given must not keep the agent
+busy.
 """
 
 from __future__ import annotations
@@ -94,6 +95,7 @@ async def _events(state: State, peer: Peer, after: int) -> AsyncGenerator[bytes,
 async def _news(state: State, peer: Peer, after: int, seconds: float) -> News:
     """Wait for names that changed after ``after``, until the time is up or the agent stops."""
     state.traffic.watchers += 1
+    grants = state.grants
     ahead = after > _generation(state) and state.store.snapshot is not None
     try:
         async with asyncio.timeout(min(seconds, AHEAD_S) if ahead else seconds):
@@ -102,6 +104,8 @@ async def _news(state: State, peer: Peer, after: int, seconds: float) -> News:
                 news = _changed(state, peer, after)
                 if news.names is not None:
                     return news
+                if granted := [n for n in _readable(state, peer) if not decide(peer, n, grants).allowed]:
+                    return News(news.generation, granted)
                 await published.wait()
     except TimeoutError:
         pass

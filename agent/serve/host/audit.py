@@ -34,7 +34,11 @@ _NOTICE, _INFO = 5, 6  # syslog(3); what was not served stands out
 
 
 class Record(NamedTuple):
-    """What one request came to. ``names`` are those that were served or asked for, with their versions."""
+    """What one request came to. ``names`` are those that were served or asked for, with their versions.
+
+    ``counts_only``: it is counted and not written. Only a scrape is so: there are so many
+    that they would bury the rest.
+    """
 
     outcome: str
     status: int
@@ -43,6 +47,7 @@ class Record(NamedTuple):
     generation: int | None = None
     grants: tuple[int, ...] = ()
     reason: str = ""
+    counts_only: bool = False
 
 
 class Caller(NamedTuple):

@@ -1,4 +1,7 @@
-"""The Unix sockets of the doors: made with their final permissions, never taken from a running agent."""
+"""The Unix sockets of the doors: made with their final permissions, never taken from a running agent.
+
+Also what is on the way to one, wherever it comes from.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +11,15 @@ import socket
 import stat
 from typing import TYPE_CHECKING, Final
 
+from agent.core.reach import File
+from agent.serve.host import accounts
 from common.errors import VpsSecretsError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+_ACL: Final = "system.posix_acl_access"  # acl(5)
 BACKLOG: Final = 1024
 """Connections that wait to be accepted, in listen(2)."""
 
@@ -50,6 +56,39 @@ def listening(path: Path, mode: int, gid: int | None) -> Iterator[socket.socket]
         listener.close()
         with contextlib.suppress(OSError):
             path.unlink()
+
+
+def way_to(path: Path) -> tuple[File, ...] | None:
+    """Return what a caller meets on the way to a socket, outermost directory first, itself last. May hang.
+
+    None where it can't be told: this process may see less than its callers do (InaccessiblePaths=), an access
+    control list says more than the mode, and a symbolic link leads elsewhere.
+
+    Raises:
+        FileNotFoundError: the directory is there, and the socket is not.
+    """
+    try:
+        inner = path.parent.resolve(strict=True)
+        directories = [*reversed(inner.parents), inner]
+        way = tuple(map(_file, directories))
+        is_socket = stat.S_ISSOCK(path.lstat().st_mode)
+        has_list = any(_ACL in os.listxattr(file, follow_symlinks=False) for file in (*directories, path))
+    except FileNotFoundError:
+        if path.parent.is_dir():
+            raise
+        return None
+    except OSError:
+        return None
+    return (*way, _file(path)) if is_socket and not has_list else None
+
+
+def _file(path: Path) -> File:
+    seen = path.lstat()
+    owner, group = (
+        accounts.name_of(accounts.USER, seen.st_uid),
+        accounts.name_of(accounts.GROUP, seen.st_gid),
+    )
+    return File(str(path), stat.S_IMODE(seen.st_mode), seen.st_uid, seen.st_gid, owner, group)
 
 
 def _clear(path: Path) -> None:

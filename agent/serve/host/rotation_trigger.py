@@ -43,15 +43,43 @@ def directory() -> Path | None:
     return Path(path) if path else None
 
 
-def touch(changed: Iterable[SecretName], grants: Iterable[Grant]) -> None:
-    """Touch the files of those whose secrets have changed, where there is a directory for them."""
-    where = directory()
-    if where is None:
-        return
-    for sign in sorted(signs(changed, grants)):
-        try:
-            (where / sign).touch(0o644)
-        except OSError as error:
-            _log.warning(
-                "can't touch %s/%s: %s; its unit does not learn of the change", where, sign, error.strerror
-            )
+class RotationTrigger:
+    """Touches the files. Owns which of them could not be touched yet, and are tried again at each call."""
+
+    def __init__(self) -> None:
+        self._owed: set[str] = set()
+
+    def touch(self, changed: Iterable[SecretName], grants: Iterable[Grant]) -> bool:
+        """Touch the files of those whose secrets have changed; False where one of them does not know yet.
+
+        Without a directory there is nobody to tell.
+        """
+        where = directory()
+        if where is None:
+            return True
+        due, self._owed = signs(changed, grants) | self._owed, set()
+        for sign in sorted(due):
+            try:
+                _say(where / sign)
+            except OSError as error:
+                self._owed.add(sign)
+                _log.warning(
+                    "can't touch %s/%s: %s; its unit does not learn of the change until that works: it is "
+                    "tried again after each reading; look at the free space and inodes of /run",
+                    *(where, sign, error.strerror),
+                )
+        return not self._owed
+
+
+def _say(sign: Path) -> None:
+    """Give an empty file the time of now, as writing does it: by no change of attributes.
+
+    ``vps-secrets-rotated@.path`` waits for two files, one of which need not exist. For that one systemd (257)
+    watches the directory, for attributes too (inotify(7)). Whatever it sees there, it watches both files
+    anew, and forgets what it has not read yet of the other: a sign by utime(2) would be lost at times.
+    """
+    descriptor = os.open(sign, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        os.ftruncate(descriptor, 0)
+    finally:
+        os.close(descriptor)

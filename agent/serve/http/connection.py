@@ -27,7 +27,7 @@ from agent.core.errors import (
 from agent.serve.host import audit
 from agent.serve.host.audit import Record
 from agent.serve.http.channel import Channel
-from agent.serve.http.responses import Answer, DeferredAnswer, head, problem_response
+from agent.serve.http.responses import Answer, DeferredAnswer, Said, head, problem_response, refusal_record
 
 if TYPE_CHECKING:
     import asyncio
@@ -135,12 +135,12 @@ class Connection(Channel):
     ) -> None:
         """Begin with a peer; ``find_unit`` returns it with its unit, None where that is known already.
 
-        ``ungranted`` is for the server: whether no grant meant the peer when it connected.
+        ``ungranted`` is the server's: whether no grant means the peer.
         """
         super().__init__(server.poll, accepted)
         self.peer = peer
         self._find_unit = find_unit
-        self.ungranted: Final = ungranted
+        self.ungranted = ungranted
         self.deadline = math.inf
         self._server: Final = server
         self._who = audit.caller(server.door.name, peer)
@@ -150,7 +150,9 @@ class Connection(Channel):
         self._drained: asyncio.Future[None] | None = None  # a stream waits until all is sent
         self._task: asyncio.Task[None] | None = None
         self._listens = False  # the task is of no use to a caller that has closed its half
-        self._unanswered: http.Request | None = None  # what the task is to answer, and record
+        self._unanswered: tuple[str, Record] | None = (
+            None  # the request of the task, and its record without it
+        )
         self._unrecorded: tuple[str, Record] | None = None  # an answer that waits for its record
         self._reported_unsent = 0  # bytes of an answer that the caller does not take at once
 
@@ -186,10 +188,9 @@ class Connection(Channel):
         if self._unrecorded is not None:
             method, said = self._unrecorded
             audit.post(self._who, method, said._replace(reason="not-answered"))
-            self._count(said.outcome)
+            self._count(said)
         if self._unanswered is not None:
-            record = Record("served", 204, self._unanswered.path, {}, reason="not-answered")
-            self._record(self._unanswered.method, record)
+            self._record(*self._unanswered)
         self._leave_unsent(0)
         self._server.forget(self)
 
@@ -233,8 +234,6 @@ class Connection(Channel):
             self._begin_answer()
             self._last = self._last or request.closes
             self._answer(request)
-            if self._listens and self.ended:
-                self.close()  # it had left before its turn came
         return True
 
     def _begin_answer(self) -> None:
@@ -250,12 +249,19 @@ class Connection(Channel):
             said = self._server.door.answer(request, self.peer)
         except Exception as error:  # noqa: BLE001  # whatever it is, the caller gets fixed text
             said = _refusal(request.path, error)
+        self._go_by(request, said)
+
+    def _go_by(self, request: http.Request, said: Said) -> None:
+        """Write the answer, or wait for it."""
         if isinstance(said, Answer):
             self._say(request.method, said)
-            return
-        self._unanswered = request
-        self._listens = said.for_listener
-        self._task = self._server.loop.create_task(self._wait(request, said))
+        else:
+            unheard = said.unheard or Record("served", 204, request.path, {}, reason="not-answered")
+            self._unanswered = request.method, unheard
+            self._listens = said.for_listener
+            self._task = self._server.loop.create_task(self._wait(request, said))
+        if self._listens and self.ended:
+            self.close()  # it had left before its turn came
 
     def _identify(self) -> None:
         """Look the caller's unit up once a grant names one: a reload may have brought it."""
@@ -264,12 +270,13 @@ class Connection(Channel):
             self._who = audit.caller(self._server.door.name, self.peer)
 
     async def _wait(self, request: http.Request, waiting: DeferredAnswer) -> None:
+        said: Said
         try:
-            answer = await waiting.answer()
+            said = await waiting.answer()
         except Exception as error:  # noqa: BLE001  # as in _answer
-            answer = _refusal(request.path, error)
+            said = _refusal(request.path, error)
         self._task, self._unanswered, self._listens = None, None, False
-        self._say(request.method, answer)
+        self._go_by(request, said)
 
     def _say(self, method: str, answer: Answer) -> None:
         """Write the request's one audit record, then let the bytes leave."""
@@ -284,12 +291,12 @@ class Connection(Channel):
         recorded = await audit.written(self._who, method, answer.record)
         self._task = self._unrecorded = None
         if recorded:
-            self._count(answer.record.outcome)
+            self._count(answer.record)
         else:
             problem = RequestError(AUDIT_UNAVAILABLE, audit.trouble() or "", retry_after=UNRECORDED_RETRY_S)
             answer = _refusal("", problem)
             self._server.traffic.unrecorded[self._server.door.name] += 1
-            self._count(answer.record.outcome)
+            self._count(answer.record)
         self._leave(method, answer)
 
     def _leave(self, method: str, answer: Answer) -> None:
@@ -305,13 +312,16 @@ class Connection(Channel):
     def _record(self, method: str, record: Record) -> bool:
         """Write and count a record; False where it could not be written now, so nothing may be served."""
         write = audit.post if self._server.door.records_may_wait else audit.write
-        if not write(self._who, method, record):
+        if not record.counts_only and not write(self._who, method, record):
             return False
-        self._count(record.outcome)
+        self._count(record)
         return True
 
-    def _count(self, outcome: str) -> None:
-        self._server.traffic.requests[self._server.door.name, outcome] += 1
+    def _count(self, record: Record) -> None:
+        traffic, door = self._server.traffic, self._server.door.name
+        traffic.requests[door, record.outcome] += 1
+        if record.names and record.outcome == "served":
+            traffic.served(door, self.peer.uid if self.peer else None, record.names)
 
     # What leaves
 
@@ -397,6 +407,5 @@ def _refusal(action: str, error: Exception) -> Answer:
         # neither its text nor a traceback: they may hold values
         _log.error("a request failed with %s", type(error).__name__)
         error = RequestError(INTERNAL)
-    problem = error.problem
-    record = Record(problem.outcome, problem.status, action, dict.fromkeys(error.names), reason=problem.type)
-    return Answer(record, problem_response(error), closes=problem in NO_REQUEST)
+    record = refusal_record(action, error)
+    return Answer(record, problem_response(error), closes=error.problem in NO_REQUEST)

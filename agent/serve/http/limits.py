@@ -57,6 +57,10 @@ class CallerLimits:
         if not self._by_uid[uid]:
             del self._by_uid[uid]
 
+    def turned(self, *, ungranted: bool) -> None:
+        """Count a connection that has become a stranger's, or is one no more; nobody is turned out for it."""
+        self._strangers += 1 if ungranted else -1
+
     def unsent(self, uid: int, change: int) -> None:
         """Count bytes of an answer that its caller does not take at once, and out again."""
         self._unsent[uid] += change

@@ -7,11 +7,12 @@ import json
 import time
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
+from agent.serve.host.audit import Record
+
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Coroutine
 
     from agent.core.errors import RequestError
-    from agent.serve.host.audit import Record
 
 _REASONS: Final = {
     200: "OK",
@@ -55,13 +56,18 @@ class Answer(NamedTuple):
 
 
 class DeferredAnswer(NamedTuple):
-    """An answer that takes its time. ``for_listener``: it has no use once the caller closes its half."""
+    """An answer that takes its time; it may lead to another one that does.
 
-    answer: Callable[[], Coroutine[None, None, Answer]]
+    ``for_listener``: it has no use once the caller closes its half. ``unheard`` is the record where the
+    caller leaves before it; None says that there was nothing to tell until then.
+    """
+
+    answer: Callable[[], Coroutine[None, None, Said]]
     for_listener: bool = False
+    unheard: Record | None = None
 
 
-Said: TypeAlias = Answer | DeferredAnswer
+Said: TypeAlias = "Answer | DeferredAnswer"
 
 
 def field(name: str, value: str) -> str:
@@ -73,6 +79,12 @@ def json_response(content: object, fields: str = "") -> Response:
     """Return a JSON answer."""
     body = json.dumps(content, ensure_ascii=False).encode()
     return Response(200, f"Content-Type: application/json\r\n{fields}", body)
+
+
+def refusal_record(action: str, error: RequestError) -> Record:
+    """Return the record of a request that is refused."""
+    problem = error.problem
+    return Record(problem.outcome, problem.status, action, dict.fromkeys(error.names), reason=problem.type)
 
 
 def problem_response(error: RequestError) -> Response:

@@ -86,6 +86,14 @@ class Server:
             self.loop.remove_reader(self._listener)
             self._listener = None
 
+    def look_again(self) -> None:
+        """Count anew who is a stranger: the grants are others, or their users and groups."""
+        for connection in self._connections.values():
+            ungranted = connection.peer is None or not self.door.knows(connection.peer)
+            if ungranted != connection.ungranted:
+                self.caller_limits.turned(ungranted=ungranted)
+                connection.ungranted = ungranted
+
     async def drain(self) -> None:
         """Answer whoever is connected once more, and ask them to come back on a new connection.
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from agent.core import wire_fields
-from agent.core.secret import Secret, SecretMetadata, Snapshot
+from agent.core.secret import Remarks, Secret, SecretMetadata, Snapshot
 from agent.serve.store.memory_file import AdoptionError
 from common import untrusted_json
 from common.names import SecretName, parse_name
@@ -20,7 +20,8 @@ from common.names import SecretName, parse_name
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-FORMAT: Final = 1
+FORMAT: Final = 2
+"""Of 1 is what an agent has left that knew of no seals: it is taken, so that an update is no cold start."""
 MAX_NAMES: Final = 2000
 _KEYS: Final = (
     *("format", "vpsId", "container", "bootId", "sequence"),
@@ -54,8 +55,7 @@ class Index:
     sequence: int
     generation: int
     changed: Mapping[SecretName, int]
-    pending: frozenset[SecretName]
-    kept: frozenset[SecretName]
+    remarks: Remarks
     facts: tuple[SecretMetadata, ...]
     until: tuple[float, ...]
 
@@ -72,8 +72,7 @@ class Index:
             self.generation,
             {secret.facts.name: secret for secret in secrets[: self.current]},
             {secret.facts.name: (secret, until) for secret, until in previous},
-            self.pending,
-            self.kept,
+            self.remarks,
         )
 
 
@@ -88,8 +87,8 @@ def encode(owner: Owner, index: Index) -> bytes:
             "sequence": index.sequence,
             "generation": index.generation,
             "changed": index.changed,
-            "pending": sorted(index.pending),
-            "kept": sorted(index.kept),
+            "pending": sorted(index.remarks.pending),
+            "kept": sorted(index.remarks.kept),
             "facts": [wire_fields.facts_out(owner.vps_id, facts) for facts in index.facts],
             "current": index.current,
             "until": index.until,
@@ -112,8 +111,9 @@ def decode(owner: Owner, untrusted: bytes, sizes: list[int]) -> Index:
 
 def _decode(owner: Owner, untrusted: bytes, sizes: list[int]) -> Index:
     members = untrusted_json.mapping(untrusted_json.parse(untrusted, "its index"), "its index")
-    if members.get("format") != FORMAT:
+    if members.get("format") not in {1, FORMAT}:
         raise AdoptionError("another version of the agent made it")
+    unsealed = {"seal": None} if members["format"] == 1 else {}
     untrusted_json.record(members, "its index", _KEYS)
     for key, ours, whose in (
         ("vpsId", owner.vps_id, "VPS"),
@@ -123,7 +123,7 @@ def _decode(owner: Owner, untrusted: bytes, sizes: list[int]) -> Index:
         if members[key] != ours:
             raise AdoptionError(f"it is of another {whose}")
     facts = tuple(
-        wire_fields.facts_in(item, owner.vps_id)
+        wire_fields.facts_in(untrusted_json.mapping(item, "its facts") | unsealed, owner.vps_id)
         for item in untrusted_json.array(members["facts"], "its facts", MAX_NAMES)
     )
     until = tuple(
@@ -143,8 +143,7 @@ def _decode(owner: Owner, untrusted: bytes, sizes: list[int]) -> Index:
             _name(key): untrusted_json.integer(value, "changed", _MOST)
             for key, value in untrusted_json.mapping(members["changed"], "changed").items()
         },
-        _names(members["pending"], "pending"),
-        _names(members["kept"], "kept"),
+        Remarks(_names(members["pending"], "pending"), _names(members["kept"], "kept")),
         facts,
         until,
     )

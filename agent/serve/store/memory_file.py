@@ -18,6 +18,7 @@ import ctypes
 import errno
 import fcntl
 import hashlib
+import math
 import mmap
 import os
 import struct
@@ -34,10 +35,10 @@ MAX_PAYLOAD_COUNT: Final = 1024
 MAX_BYTES: Final = 64 * 1024 * 1024
 SECRET, ORDINARY = "memfd_secret", "memfd"
 
-_MAGIC: Final = b"vps-sec\x03"  # the last byte is the version of this layout
-_MOMENTS: Final = struct.Struct("=5d")
+_MAGIC: Final = b"vps-sec\x04"  # the last byte is the version of this layout
+_MOMENTS: Final = struct.Struct("=6d")
 _COUNTS: Final = struct.Struct("=IIQ")  # payloads, index bytes, payload bytes
-_HEAD: Final = struct.Struct("=8s5dIIQ32s")  # magic, moments, payloads, index bytes, payload bytes, digest
+_HEAD: Final = struct.Struct("=8s6dIIQ32s")  # magic, moments, payloads, index bytes, payload bytes, digest
 _MOMENTS_AT: Final = len(_MAGIC)
 _SYS_MEMFD_SECRET: Final = 447  # the same number on every architecture since Linux 5.14
 _LIBC: Final = ctypes.CDLL(None, use_errno=True)
@@ -53,6 +54,7 @@ class Moments(NamedTuple):
 
     ``confirmed``: when Barbican last agreed; ``denied_since``: since when it refuses; ``attempted``: when it
     was last asked; ``calls``: how many were made to it since ``counted_since`` (agent/core/budget.py).
+    ``ahead``: how far the wall clock was ahead of the boot clock (s) when these were told (docs/adr/0022).
     """
 
     confirmed: float | None = None
@@ -60,11 +62,14 @@ class Moments(NamedTuple):
     attempted: float | None = None
     counted_since: float | None = None
     calls: float | None = None
+    ahead: float | None = None
 
     def are_possible(self, now: float) -> bool:
         """Return whether all but the count, which begins anew then, can be of a time before ``now`` (s)."""
         moments = (self.confirmed, self.denied_since, self.attempted)
-        return all(moment is None or 0.0 <= moment <= now for moment in moments)
+        return (self.ahead is None or math.isfinite(self.ahead)) and all(
+            moment is None or 0.0 <= moment <= now for moment in moments
+        )
 
 
 class AdoptionError(VpsSecretsError):

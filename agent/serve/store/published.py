@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from agent.core.secret import Snapshot
     from agent.serve.store.index import Owner
 
-FILE: Final = "~published.json"
-"""Beside the signs of serve/host/rotation_trigger.py; "~" is in no unit's name."""
+FILE: Final = "~published/published.json"
+"""Beside the signs of serve/host/rotation_trigger.py; "~" is in no unit's name. In a directory of its own:
+a file that is made beside a sign could cost systemd the sign (``rotation_trigger._say``)."""
 FORMAT: Final = 1
 MAX_BYTES: Final = 4 * 1024 * 1024
 _KEYS: Final = ("format", "vpsId", "container", "generation", "changed", "versions")
@@ -50,7 +51,7 @@ class PublicationRecord:
     def __init__(self, directory: Path | None, owner: Owner) -> None:
         self._file: Final = None if directory is None else directory / FILE
         self._owner: Final = owner
-        self.last = self._read()
+        self.last = self._written = self._read()
         """The latest publication that is known, of this run or a former one."""
 
     def untold(self, snapshot: Snapshot) -> tuple[SecretName, ...]:
@@ -60,13 +61,14 @@ class PublicationRecord:
         told, now = self.last.versions, self._versions(snapshot)
         return tuple(sorted(name for name in told.keys() | now.keys() if told.get(name) != now.get(name)))
 
-    def write(self, snapshot: Snapshot, changed: Mapping[SecretName, int]) -> None:
-        """Remember a publication. A failure is logged only: at worst a change is reported twice."""
-        published = Published(snapshot.generation, dict(changed), self._versions(snapshot))
-        if published == self.last:
-            return
-        self.last = published
-        if self._file is None:
+    def remember(self, snapshot: Snapshot, changed: Mapping[SecretName, int], *, told: bool) -> None:
+        """Remember a publication; for the next run only once everybody was ``told`` of it.
+
+        Where that is not so, or the file can't be written, the next run tells again: at worst a change is
+        reported twice.
+        """
+        self.last = published = Published(snapshot.generation, dict(changed), self._versions(snapshot))
+        if self._file is None or not told or published == self._written:
             return
         content = {
             "format": FORMAT,
@@ -78,9 +80,11 @@ class PublicationRecord:
         }
         new = self._file.with_suffix(".new")
         try:
+            self._file.parent.mkdir(0o700, exist_ok=True)
             new.touch(0o600)
             new.write_text(json.dumps(content))
             new.replace(self._file)
+            self._written = published
         except OSError as error:
             _log.warning(
                 "can't write %s: %s; after a restart the applications may hear of changes that they know",
@@ -92,7 +96,7 @@ class PublicationRecord:
         """Return the versions of a snapshot; of what it could not read, those that are known from before."""
         versions = snapshot.versions()
         if self.last is not None:
-            for name in snapshot.pending - versions.keys():
+            for name in snapshot.remarks.pending - versions.keys():
                 if name in self.last.versions:
                     versions[name] = self.last.versions[name]
         return versions

@@ -15,7 +15,8 @@ from dataclasses import replace
 from math import inf
 from typing import TYPE_CHECKING, Final
 
-from agent.core.secret import Secret, SecretMetadata, Snapshot, next_generation
+from agent.core.order import former_until
+from agent.core.secret import NO_REMARKS, Remarks, Secret, SecretMetadata, Snapshot, next_generation
 from agent.serve.host import clock
 from agent.serve.host.logs import place
 from agent.serve.store import index as kept_file
@@ -102,14 +103,13 @@ class Store:
         *,
         previous_until: float,
         now: float,
-        pending: frozenset[SecretName] = frozenset(),
-        kept: frozenset[SecretName] = frozenset(),
+        remarks: Remarks = NO_REMARKS,
     ) -> tuple[SecretName, ...]:
         """Make ``versions`` the whole of what is served and return the names that changed.
 
         Payloads come from ``read`` and from what is held. The version that a name had before stays readable
-        as its previous one until ``previous_until`` (boot clock, s). The generation moves on only when a
-        version changed, appeared or went.
+        as its previous one until ``previous_until`` (boot clock, s), or as the seal of the new one says. The
+        generation moves on only when a version changed, appeared or went.
 
         Raises:
             MemoryLockError: there is no memory for what is new; what ``versions`` still names is served on in
@@ -121,28 +121,29 @@ class Store:
         changed = tuple(
             sorted(n for n in before.keys() | versions.keys() if before.get(n) != versions.get(n))
         )
-        previous = self._previous_after(versions, previous_until, now)
+        sources: dict[Version, tuple[SecretMetadata, bytes | Secret]] = {
+            **{secret.facts.version: (secret.facts, secret) for secret in former.values()},
+            **read,
+        }
+        facts = {name: sources[version][0] for name, version in versions.items()}
+        previous = self._previous_after(facts, previous_until, now)
         if snapshot is not None and not changed and previous == snapshot.previous:
-            if (pending, kept) == (snapshot.pending, snapshot.kept):
+            if remarks == snapshot.remarks:
                 return ()
             if self._handover is None:
-                self.snapshot = replace(snapshot, pending=pending, kept=kept)
+                self.snapshot = replace(snapshot, remarks=remarks)
                 return ()
         generation = self._generation
         if changed or (snapshot is None and self._former is None):
             generation = self._next_generation()
         if snapshot is None:  # what was held before and can't be read now is not known to have changed
-            changed = tuple(name for name in changed if name in versions or name not in pending)
-        sources: dict[Version, tuple[SecretMetadata, bytes | Secret]] = {
-            **{secret.facts.version: (secret.facts, secret) for secret in former.values()},
-            **read,
-        }
+            changed = tuple(name for name in changed if name in versions or name not in remarks.pending)
         payloads = {name: sources[version] for name, version in versions.items()}
         noted = self._noted(changed, generation, versions)
         try:
-            self._assign(payloads, previous, (generation, noted, pending, kept))
+            self._assign(payloads, previous, (generation, noted), remarks)
         except Exception:
-            self.keep_only(versions, now, pending=pending, kept=kept)
+            self.keep_only(versions, now, remarks=remarks)
             if snapshot is None or any(version not in before.values() for version in versions.values()):
                 raise
             return tuple(sorted(before.keys() - self.held().keys()))
@@ -155,8 +156,7 @@ class Store:
         names: Collection[SecretName],
         now: float,
         *,
-        pending: frozenset[SecretName] = frozenset(),
-        kept: frozenset[SecretName] = frozenset(),
+        remarks: Remarks = NO_REMARKS,
     ) -> None:
         """Drop all other names, and what is past its grace (boot clock, s), without a new memory file.
 
@@ -166,7 +166,7 @@ class Store:
         if snapshot is None:
             return
         try:
-            self._shrink(snapshot, names, now, pending, kept)
+            self._shrink(snapshot, names, now, remarks)
         except Exception as error:  # noqa: BLE001  # fail closed, whatever it is
             _log.error("what is held is wiped, since a part of it had to go: %s", place(error))
             self.wipe()
@@ -188,8 +188,7 @@ class Store:
         snapshot: Snapshot,
         names: Collection[SecretName],
         now: float,
-        pending: frozenset[SecretName],
-        kept: frozenset[SecretName],
+        remarks: Remarks,
     ) -> None:
         held = [
             *((name, secret, inf) for name, secret in snapshot.current.items()),
@@ -197,7 +196,7 @@ class Store:
         ]  # in the order of the file
         stays = [at for at, (name, _, until) in enumerate(held) if name in names and until > now]
         if len(stays) == len(held):
-            self.snapshot = replace(snapshot, pending=pending, kept=kept)
+            self.snapshot = replace(snapshot, remarks=remarks)
             return
         gone = tuple(name for name in snapshot.current if name not in names)
         generation = self._next_generation() if gone else self._generation
@@ -205,8 +204,7 @@ class Store:
             sequence=self._handover.next_sequence() if self._handover else 0,
             generation=generation,
             changed=self._noted(gone, generation, snapshot.current.keys() - gone),
-            pending=pending,
-            kept=kept & snapshot.current.keys() - gone,
+            remarks=Remarks(remarks.pending, remarks.kept & snapshot.current.keys() - gone),
             facts=tuple(held[at][1].facts for at in stays),
             until=tuple(held[at][2] for at in stays if held[at][2] != inf),
         )
@@ -228,8 +226,7 @@ class Store:
             {},
             previous_until=now,
             now=now,
-            pending=snapshot.pending,
-            kept=snapshot.kept,
+            remarks=snapshot.remarks,
         )
 
     def token_state(self) -> bytes:
@@ -282,7 +279,7 @@ class Store:
         return file
 
     def _previous_after(
-        self, versions: Mapping[SecretName, Version], until: float, now: float
+        self, new: Mapping[SecretName, SecretMetadata], until: float, now: float
     ) -> dict[SecretName, tuple[Secret, float]]:
         """Return the previous versions that the next snapshot keeps: those of names that still exist."""
         if self.snapshot is None:
@@ -290,34 +287,35 @@ class Store:
         kept = {
             name: (secret, end)
             for name, (secret, end) in self.snapshot.previous.items()
-            if name in versions and end > now
+            if name in new and end > now
         }
         for name, secret in self.snapshot.current.items():
-            if name in versions and versions[name] != secret.facts.version:
+            if name in new and new[name].version != secret.facts.version:
                 kept.pop(name, None)
-                if until > now:
-                    kept[name] = (secret, until)
+                end = former_until(secret.facts, new[name], until, now)
+                if end > now:
+                    kept[name] = (secret, end)
         return kept
 
     def _assign(
         self,
         current: Mapping[SecretName, tuple[SecretMetadata, bytes | Secret]],
         previous: Mapping[SecretName, tuple[Secret, float]],
-        remarks: tuple[int, dict[SecretName, int], frozenset[SecretName], frozenset[SecretName]],
+        when: tuple[int, dict[SecretName, int]],
+        remarks: Remarks,
     ) -> None:
         """Copy all payloads into a new memory file, assign the snapshot, wipe the former file.
 
-        ``remarks`` are the generation, when each name changed, and the pending and kept names.
+        ``when`` are the generation, and those in which each name changed.
         """
-        generation, noted, pending, kept = remarks
+        generation, noted = when
         payloads = [payload for _, payload in current.values()] + [secret for secret, _ in previous.values()]
         facts = [facts for facts, _ in current.values()] + [secret.facts for secret, _ in previous.values()]
         index = kept_file.Index(
             sequence=self._handover.next_sequence() if self._handover else 0,
             generation=generation,
             changed=noted,
-            pending=pending,
-            kept=kept,
+            remarks=remarks,
             facts=tuple(facts),
             until=tuple(until for _, until in previous.values()),
         )

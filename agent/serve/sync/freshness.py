@@ -40,7 +40,7 @@ def fresh_for(state: State) -> float:
 def is_stale(state: State, name: SecretName) -> bool:
     """Return whether a value is past its fresh time, or older than what Barbican lists."""
     snapshot = state.store.snapshot
-    kept = snapshot is not None and name in snapshot.kept
+    kept = snapshot is not None and name in snapshot.remarks.kept
     return kept or age(state) > fresh_for(state)
 
 
@@ -70,7 +70,7 @@ def dropped_in(state: State) -> float | None:
 def pending(state: State) -> frozenset[SecretName]:
     """Return the names that Barbican lists and that have no value: never readable, or dropped since."""
     snapshot = state.store.snapshot
-    return (snapshot.pending if snapshot else frozenset()) | state.health.lost
+    return (snapshot.remarks.pending if snapshot else frozenset()) | state.health.lost
 
 
 def unready(state: State) -> str | None:
@@ -91,6 +91,23 @@ def unready(state: State) -> str | None:
     )
 
 
+def unsure(state: State) -> str | None:
+    """Return what the system does not say about users and groups, None where it says all."""
+    look_ups = state.look_ups
+    unknown = f"; not known so far: {', '.join(look_ups.unknown)}" if look_ups.unknown else ""
+    if look_ups.late_since is not None:
+        return (
+            f"the system's user database has not answered for {span(clock.boot() - look_ups.late_since)}: "
+            f"see to the services that /etc/nsswitch.conf names; grants hold by its last answers{unknown}"
+        )
+    if look_ups.unsure:
+        return (
+            f"the system's user database can't tell about {', '.join(look_ups.unsure)} ({look_ups.why}): "
+            f"see to the services that /etc/nsswitch.conf names; grants hold by its last answers{unknown}"
+        )
+    return None
+
+
 def summary(state: State) -> str:
     """Return the state in one word: starting, denied, empty, stale or ready."""
     if state.store.snapshot is None:
@@ -99,7 +116,7 @@ def summary(state: State) -> str:
         return "denied"
     if not state.store.snapshot.current:
         return "empty"
-    stale = age(state) > fresh_for(state) or bool(state.store.snapshot.kept)
+    stale = age(state) > fresh_for(state) or bool(state.store.snapshot.remarks.kept)
     return "stale" if stale or unready(state) else "ready"
 
 
@@ -121,6 +138,9 @@ def line(state: State) -> str:
         parts.append(str(health.failure))
     if trouble := audit.trouble():
         parts.append(trouble)
+    if trouble := unsure(state):
+        parts.append(trouble)
+    parts += [f"{name}.sock is missing" for name in state.missing_sockets]
     if health.configuration_error is not None:
         parts.append("the last reload was refused, the configuration before it is in force")
     return "; ".join(parts)

@@ -1,8 +1,8 @@
-"""The refresher: decides when to read, has it read, and publishes what the rotation machine decides.
+"""The refresher: decides when to read, has it read, and hands what was read to the publisher.
 
-The only writer of the store and of the machine's progress. One cycle at a time; identical work is coalesced:
-whoever asks for a refresh joins the next cycle that starts after the request. No failure of a cycle ends the
-loop. What has to go goes, also where no memory is left to publish the rest (docs/adr/0016).
+One cycle at a time; identical work is coalesced: whoever asks for a refresh joins the next cycle that starts
+after the request. No failure of a cycle ends the loop (docs/adr/0016). Owns when the next attempt is, and of
+the health all that is not the publisher's (agent/serve/sync/publisher.py).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from agent.core import clocks, rotation, schedule, wire
+from agent.core import bucket, clocks, schedule, wire
 from agent.core.errors import (
     INTERNAL,
     TOO_MANY_REQUESTS,
@@ -28,15 +28,17 @@ from agent.core.errors import (
 )
 from agent.serve.host import clock
 from agent.serve.host.logs import place
+from agent.serve.sync.acknowledging import Acknowledging
 from agent.serve.sync.call_budget import CallBudget
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from agent.config.model import Config
-    from agent.core.secret import SecretMetadata
+    from agent.core import rotation
     from agent.serve.state import State
-    from common.names import SecretName, Version
+    from agent.serve.sync.publisher import Published, Publisher
+    from common.names import SecretName
 
 REFRESH_EVERY_S: Final = 1.0
 """A refresh may start a cycle this often."""
@@ -68,24 +70,24 @@ class Refresher:
         state: State,
         fetch: Callable[[wire.Request, Config], Awaitable[wire.Reply]],
         on_cycle_end: Callable[[Refreshed], None],
+        publisher: Publisher,
     ) -> None:
         self._state = state
         self._store: Final = state.store
         self._fetch = fetch
         self._on_cycle_end = on_cycle_end
-        self._progress = rotation.Progress(
-            confirmed=state.store.moments.confirmed, denied_since=state.store.moments.denied_since
-        )
+        self._publisher: Final = publisher
         self._call_budget: Final = CallBudget(state)
+        self._acknowledging: Final = Acknowledging(state)
         self._uniform: Final = random.SystemRandom().uniform
         self._wake: Final = asyncio.Event()
         self._wakes_at = float("inf")
         self._next: asyncio.Future[Refreshed] | None = None
-        self._last_refresh = float("-inf")
+        self._refreshes = bucket.Bucket(1, REFRESH_EVERY_S)
         self._unreadable = 0
-        self._seen = clock.moment()
+        self._seen = clocks.told(state.store.moments.ahead) or clock.moment()
         self._missed = 0.0  # seconds that only the wall clock knows of, until a reading has ended
-        self._parted_at = float("-inf")
+        self._parted = bucket.Bucket(1, PARTED_EVERY_S)
         self._settled = False  # whether the cycle to come is brought about by nothing but its interval
         self._must_move_by = math.inf
 
@@ -103,12 +105,13 @@ class Refresher:
         """Read Barbican now and return how that ended.
 
         Raises:
-            RequestError: TOO_MANY_REQUESTS, where a refresh has started a cycle within the last second.
+            RequestError: TOO_MANY_REQUESTS, where a refresh has asked for a cycle within the last second.
         """
         if self._next is None:
-            wait = self._last_refresh + REFRESH_EVERY_S - clock.boot()
-            if wait > 0:
+            now = clock.boot()
+            if wait := bucket.wait(self._refreshes, now):
                 raise RequestError(TOO_MANY_REQUESTS, "a refresh has just been made", retry_after=wait)
+            self._refreshes, _ = bucket.take(self._refreshes, now)
             self.ask()
         assert self._next is not None  # noqa: S101  # ask() has set it
         return await asyncio.shield(self._next)
@@ -164,26 +167,18 @@ class Refresher:
             abs(ahead),
             "ahead" if ahead > 0 else "behind",
         )
-        if self._seen.boot - self._parted_at >= PARTED_EVERY_S:
-            self._parted_at = self._seen.boot
+        if not bucket.wait(self._parted, self._seen.boot):
+            self._parted, _ = bucket.take(self._parted, self._seen.boot)
             self.signal()
 
     def _count_missed(self) -> None:
         """Count what the reading that has ended did not confirm as older by what the boot clock missed."""
-        self._progress, self._missed = clocks.aged(self._progress, self._missed), 0.0
+        self._publisher.age(self._missed, clocks.ahead(self._seen))
+        self._missed = 0.0
 
     @property
     def _due(self) -> float:
         return self._state.health.next_attempt or 0.0
-
-    @property
-    def _policy(self) -> rotation.Policy:
-        staleness = self._state.config.staleness
-        if staleness.after_max_stale == "serve-stale":
-            return rotation.Policy(staleness.revocation_grace)
-        limits = {name: limit for name, limit in staleness.secrets.items() if limit is not None}
-        never = {name: float("inf") for name, limit in staleness.secrets.items() if limit is None}
-        return rotation.Policy(staleness.revocation_grace, {**limits, **never}, staleness.max_stale)
 
     def _plan(self, delay: float) -> None:
         self._state.health.next_attempt = clock.boot() + delay
@@ -202,18 +197,18 @@ class Refresher:
         self._wake.clear()
 
     def _housekeep(self) -> float:
-        """Wipe and drop what has outlived its time; return in how many seconds to look again."""
-        now = clock.moment()
-        self._store.expire_previous(now.boot)
+        """Have wiped and dropped what has outlived its time; return in how many seconds to look again."""
         self._call_budget.note({})
         self._compare_clocks()
-        step = rotation.overdue(self._store.held(), self._progress, self._policy, now)
-        changed, _ = self._apply(step, {}, now)
-        if changed:
-            self._tell(Refreshed(self._generation(), changed, self._state.health.failure, 0.0))
-        snapshot = self._store.snapshot
-        ends = [until - now.boot for _, until in snapshot.previous.values()] if snapshot else []
-        return min((step.again_in, *ends) if step.again_in is not None else ends, default=float("inf"))
+        published = self._publisher.drop_overdue()
+        self._ask_for_what_is_gone(published)
+        if published.changed:
+            self._tell(Refreshed(self._generation(), published.changed, self._state.health.failure, 0.0))
+        return self._publisher.next_end(published)
+
+    def _ask_for_what_is_gone(self, published: Published) -> None:
+        if published.wiped:
+            self.ask()
 
     async def _cycle(self) -> None:
         """Make one cycle and tell everybody who waits for it how it ended."""
@@ -221,7 +216,6 @@ class Refresher:
         asked, self._next = self._next, None
         began = clock.boot()
         if asked is not None:
-            self._last_refresh = began
             self._settled = False
         self._must_move_within(2 * self._state.config.fetch.timeout)
         try:
@@ -250,7 +244,6 @@ class Refresher:
         health = self._state.health
         health.cycles += 1
         health.last_cycle = clock.boot() - began
-        health.denied_since = self._progress.denied_since
         return Refreshed(self._generation(), changed, failure, health.last_cycle)
 
     def _tell(self, refreshed: Refreshed) -> None:
@@ -262,14 +255,15 @@ class Refresher:
 
     async def _read(self) -> tuple[tuple[SecretName, ...], Failure | None]:
         """Exchange one request for a reply and publish what it leads to."""
-        held, asked = self._store.held(), clock.moment()
+        asked = clock.moment()
         self._store.remember(self._store.moments._replace(attempted=asked.boot))
         request = wire.Request(
             nonce=secrets.token_hex(16),
-            known=rotation.known(held, asked),
-            reads_doubles=rotation.reads_doubles(held, self._progress, asked),
+            known=self._publisher.known(asked),
+            reads_doubles=self._publisher.reads_doubles(asked),
             timeout=self._state.config.fetch.timeout,
             token_state=self._store.token_state(),
+            serves=self._acknowledging.ask(),
         )
         reply = await self._fetch(request, self._state.config)
         self._note(reply)
@@ -277,17 +271,15 @@ class Refresher:
             return (), reply.failure
         self._count_missed()
         # a reading is as old as its request: the container is the first that it reads
-        step = rotation.after_reading(held, reply.reading, self._progress, self._policy, asked)
-        now = clock.moment()
-        read = {v: (facts, reply.payloads[v]) for v, facts in reply.reading.read.items()}
-        changed, refused = self._apply(step, read, now)
-        if refused is not None:
-            return changed, refused
-        health = self._state.health
-        health.failure, health.failures, health.confirmed = None, 0, step.progress.confirmed
-        health.warnings = _unfinished(step)
-        self._plan(self._until_next(step, now))
-        return changed, None
+        published = self._publisher.publish(reply.reading, reply.payloads, asked)
+        self._ask_for_what_is_gone(published)
+        self._acknowledging.note(reply)
+        if published.failure is None:
+            health = self._state.health
+            health.failure, health.failures = None, 0
+            health.warnings = (*_unfinished(published.step), *published.refused)
+            self._plan(self._until_next(published.step, clock.wall()))
+        return published.changed, published.failure
 
     def _note(self, reply: wire.Reply) -> None:
         try:
@@ -304,14 +296,16 @@ class Refresher:
         if reply.failure is None or reply.credential_expires is not None:
             health.credential_expires = reply.credential_expires
 
-    def _until_next(self, step: rotation.Step, now: rotation.Moment) -> float:
+    def _until_next(self, step: rotation.Step, wall: float) -> float:
         """Return in how many seconds to read again after a cycle that Barbican answered."""
         pace = self._call_budget.pace()
+        if self._acknowledging.is_due():  # a cycle between two, which leaves the pace of the others as it is
+            return schedule.follow_up(self._uniform)
         sooner = [] if step.again_in is None else [step.again_in]
         sooner += [
-            schedule.until_expiry(pace, facts.expires, now.wall, self._uniform)
+            schedule.until_expiry(pace, facts.expires, wall, self._uniform)
             for facts in self._store.held().values()
-            if facts.expires is not None and facts.expires > now.wall
+            if facts.expires is not None and facts.expires > wall
         ]
         self._unreadable = self._unreadable + 1 if step.remarks else 0
         if self._unreadable:
@@ -322,78 +316,20 @@ class Refresher:
 
     def _fail(self, failure: Failure) -> tuple[SecretName, ...]:
         """Keep, or drop what has outlived its grace, and plan the next attempt."""
-        health, now = self._state.health, clock.moment()
+        health = self._state.health
         health.failure = failure
         health.failures += 1
         self._settled = False
         health.cycles_failed += 1
         self._count_missed()
-        health.confirmed = self._progress.confirmed
-        step = rotation.after_failure(self._store.held(), failure, self._progress, self._policy, now)
-        changed, _ = self._apply(step, {}, now)
+        published = self._publisher.failed(failure)
+        self._ask_for_what_is_gone(published)
         delay = schedule.backoff(
             self._call_budget.pace(), health.failures, self._uniform, failure.retry_after
         )
         self._plan(delay)
         _log.warning("%s; next attempt in %.0f s", failure, delay)
-        return changed
-
-    def drop_overdue(self) -> None:
-        """Drop, before anybody is served, what has outlived its grace while no agent was running."""
-        now = clock.moment()
-        self._store.expire_previous(now.boot)
-        self._apply(rotation.overdue(self._store.held(), self._progress, self._policy, now), {}, now)
-
-    def give_up(self) -> None:
-        """Drop what is due for the last time, or wipe all: the next process must not find it."""
-        try:
-            self.drop_overdue()
-        except Exception:  # noqa: BLE001  # fail closed
-            self._store.wipe()
-
-    def _apply(
-        self, step: rotation.Step, read: dict[Version, tuple[SecretMetadata, bytes]], now: rotation.Moment
-    ) -> tuple[tuple[SecretName, ...], Failure | None]:
-        """Publish what the machine decided, then remember its progress; return what changed.
-
-        Where there is no memory for what is new, that is a failure; what has to go has gone all the same.
-        """
-        changed: tuple[SecretName, ...] = ()
-        failure: Failure | None = None
-        progress, before = step.progress, self._store.held()
-        if step.versions is not None:
-            snapshot = self._store.snapshot
-            remarks = step.remarks
-            if remarks is None:  # nothing was learned: what is left is as it was
-                former = (snapshot.pending, snapshot.kept) if snapshot else ()
-                remarks = rotation.Remarks(*former).without(step.dropped)
-            try:
-                changed = self._store.publish(
-                    step.versions,
-                    read,
-                    previous_until=now.boot + self._state.config.rotation.previous_grace,
-                    now=now.boot,
-                    pending=remarks.pending,
-                    kept=remarks.kept,
-                )
-            except MemoryLockError as error:
-                changed = tuple(sorted(before.keys() - self._store.held().keys()))
-                failure = Failure(Step.MEMORY, Fault.TRANSIENT, "to hold what was read", str(error))
-                progress = rotation.unpublished(self._progress, step)
-        self._store.remember(
-            self._store.moments._replace(confirmed=progress.confirmed, denied_since=progress.denied_since)
-        )
-        for name, reason in sorted(step.dropped.items()):
-            _log.warning("secret %s is served no more: %s", name, reason)
-        if changed:
-            _log.info("generation %s: changed %s", self._generation(), ", ".join(changed))
-        self._progress = progress
-        health = self._state.health
-        listed = step.dropped.keys() - progress.leaving.keys()
-        health.lost = frozenset() if step.remarks is not None else health.lost | listed
-        if before and self._store.snapshot is None:
-            self.ask()  # all was wiped, more than had to go: it is read again at once
-        return changed, failure
+        return published.changed
 
     def _generation(self) -> int | None:
         return self._store.snapshot.generation if self._store.snapshot else None

@@ -1,0 +1,110 @@
+"""The calls of a VPS about its own account: bounded, strict, nothing logged, and errors of ours only.
+
+No proxy, CA bundle or .netrc comes from the environment, and no redirect is followed: neither may decide to
+whom a password is sent. Errors are raised outside of ``except`` blocks: those of requests hold requests.
+"""
+
+from __future__ import annotations
+
+import http.client
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import requests
+import urllib3
+
+from agent.core.errors import Step
+from agent.fetch import classify
+from agent.fetch.connections import RacedAdapter, UnusableBodyError, whole_body
+from agent.identity.errors import IdentityError, refused
+from common import untrusted_json
+from common.untrusted_json import MalformedError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping
+
+NO_CONTENT: Final = 204
+CONNECT_S: Final = 10.0
+SILENCE_S: Final = 30.0
+"""Without a byte from the service."""
+CA_KEY: Final = "the file of authorities (caFile of the claim, keystone.ca_file)"
+_LIBRARY_ERRORS: Final = (
+    requests.RequestException,
+    urllib3.exceptions.HTTPError,
+    http.client.HTTPException,
+    OSError,
+)
+
+Read = TypeVar("Read")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer with a promised status."""
+
+    step: str
+    status: int
+    headers: Mapping[str, str] = field(repr=False)
+    body: bytes = field(repr=False)
+
+    def read(self, parse: Callable[[object], Read]) -> Read:
+        """Return what ``parse`` makes of the body's JSON.
+
+        Raises:
+            IdentityError: it is not JSON, or ``parse`` raised MalformedError.
+        """
+        try:
+            return parse(untrusted_json.parse(self.body, "the answer"))
+        except MalformedError as error:  # a gateway's page, mostly: it goes by itself
+            reason = f"the answer is not as documented: {error}"
+        raise IdentityError(self.step, reason, status=self.status, retriable=True)
+
+
+class Line:
+    """The way to the cloud. ``ca_file`` None means the system's authorities."""
+
+    def __init__(self, ca_file: str | None = None) -> None:
+        self._session = requests.Session()
+        self._session.trust_env = False
+        self._session.headers["Accept-Encoding"] = "identity"
+        self._verify: str | bool = ca_file or True
+        for scheme in ("https://", "http://"):
+            self._session.mount(scheme, RacedAdapter(max_retries=0))
+
+    def call(
+        self,
+        method: str,
+        url: str,
+        step: str,
+        statuses: Collection[int],
+        *,
+        json: object = None,
+        token: str = "",
+        subject: str = "",
+    ) -> Answer:
+        """Make one call and return its answer. ``step`` says what it is for, ``statuses`` are those promised.
+
+        ``subject`` is the token that the call is about.
+
+        Raises:
+            IdentityError: another status, an answer that can't be used, or none.
+        """
+        tokens = {"X-Auth-Token": token, "X-Subject-Token": subject}
+        headers = {"Accept": "application/json"} | {name: text for name, text in tokens.items() if text}
+        options: dict[str, Any] = {"timeout": (CONNECT_S, SILENCE_S), "verify": self._verify}
+        reason = ""
+        try:
+            with self._session.request(
+                method, url, json=json, headers=headers, stream=True, allow_redirects=False, **options
+            ) as response:
+                # an answer without content has no length (RFC 9110, 8.6)
+                body = b"" if response.status_code == NO_CONTENT else whole_body(response)
+        except _LIBRARY_ERRORS as error:
+            reason = classify.network(error, step, Step.KEYSTONE, CA_KEY).advice
+        except UnusableBodyError as error:
+            reason = str(error)
+        if reason:
+            raise IdentityError(step, reason, retriable=True)
+        if response.status_code not in statuses:
+            raise refused(step, response.status_code)
+        return Answer(step, response.status_code, response.headers, body)
