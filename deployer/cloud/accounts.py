@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from keystoneauth1.identity import v3
 from keystoneauth1.session import Session
 
-from deployer.cloud.errors import ProvisioningError
+from deployer.cloud.calls import call
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,20 +36,28 @@ REVOCATION_SECOND_S: Final = 1.1
 Rule = tuple[str, str]
 """An access rule: HTTP method and path (``*`` is one segment)."""
 
+LIFE_RULE: Final[Rule] = ("GET", "/v3/users/*/application_credentials/*")
+"""Keystone's, to the credential's own user: when it ends."""
 # GET /v1/secrets/* is missing on purpose: with Accept: text/plain it returns the payload
 DEPLOYER_RULES: Final[tuple[Rule, ...]] = (
     ("GET", "/v1/secrets"),
     ("POST", "/v1/secrets"),
     ("PUT", "/v1/secrets/*"),
     ("PUT", "/v1/secrets/*/acl"),
+    ("GET", "/v1/secrets/*/acl"),  # cloud verify reads every ACL
+    ("GET", "/v1/secrets/*/metadata"),
+    ("PUT", "/v1/secrets/*/metadata"),
     ("DELETE", "/v1/secrets/*"),
     ("GET", "/v1/containers"),
     ("POST", "/v1/containers"),
     ("GET", "/v1/containers/*"),
     ("PUT", "/v1/containers/*/acl"),
+    ("GET", "/v1/containers/*/acl"),
     ("DELETE", "/v1/containers/*"),
     ("POST", "/v1/containers/*/secrets"),
     ("DELETE", "/v1/containers/*/secrets"),
+    ("DELETE", "/v1/containers/*/consumers"),
+    LIFE_RULE,
 )
 RUNTIME_RULES: Final[tuple[Rule, ...]] = (
     ("GET", "/v1/containers/*"),
@@ -59,6 +67,12 @@ RUNTIME_RULES: Final[tuple[Rule, ...]] = (
 )
 LISTING_RULES: Final[tuple[Rule, ...]] = (*RUNTIME_RULES, ("GET", "/v1/secrets"))
 """For an agent with ``fetch.list_metadata``."""
+ACKNOWLEDGING_RULES: Final[tuple[Rule, ...]] = (
+    *RUNTIME_RULES,
+    ("POST", "/v1/containers/*/consumers"),
+    ("DELETE", "/v1/containers/*/consumers"),
+)
+"""For an agent with ``fetch.acknowledge``; it reaches the container whose ACL names it, and no other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,18 +191,32 @@ class Accounts:
         path = f"/users/{user.id}/application_credentials/{credential.id}"
         self._call("DELETE", path, "delete the application credential", session=session)
 
+    def application_credentials(self, user: User, session: Session) -> frozenset[str]:
+        """Return the ids of all that a user has; only its own ``session`` may see them."""
+        path = f"/users/{user.id}/application_credentials"
+        found = self._call("GET", path, "list application credentials", session=session)
+        return frozenset(str(each["id"]) for each in found["application_credentials"])
+
     def disable(self, user: User) -> None:
         """Shut the user out of Keystone."""
         self._call("PATCH", f"/users/{user.id}", "disable the user", {"user": {"enabled": False}})
 
-    def service(self, name: str, kind: str, url: str, region: str, password: str) -> None:
-        """Make a service of the cloud: its account in the project ``service``, its entry in the catalog."""
+    def service(self, name: str, kind: str, url: str, region: str, password: str) -> str:
+        """Make a service of the cloud: its account in the project ``service``, its entry in the catalog.
+
+        Returns its id, for :meth:`end_service`.
+        """
         user = self.user(name, "service", ("admin",))
         self._call("PATCH", f"/users/{user.id}", "set the password", {"user": {"password": password}})
         body: dict[str, Any] = {"type": kind, "name": name}
         made = self._call("POST", "/services", f"make the service {name}", {"service": body})
         body = {"service_id": made["service"]["id"], "interface": "public", "region_id": region, "url": url}
         self._call("POST", "/endpoints", f"make the endpoint of {name}", {"endpoint": body})
+        return str(made["service"]["id"])
+
+    def end_service(self, service_id: str) -> None:
+        """Take a service and its endpoints out of the catalog."""
+        self._call("DELETE", f"/services/{service_id}", "take a service out of the catalog")
 
     def _find_or_make(self, kind: str, name: str, more: dict[str, Any]) -> str:
         return self._find(kind, name) or self._make(kind, name, more)
@@ -206,17 +234,10 @@ class Accounts:
         self, method: str, path: str, step: str, body: object = None, session: Session | None = None
     ) -> Any:
         """Make one call; nothing of it is logged, since it may carry a password."""
-        response = (session or self._session).request(
-            self._auth_url + path,
-            method,
-            json=body,
-            log=False,
-            raise_exc=False,
-            headers={"Accept": "application/json"},
+        answer = call(
+            session or self._session, method, self._auth_url + path, step, range(200, 300), json=body
         )
-        if response.status_code >= 300:  # noqa: PLR2004  # RFC 9110, 15
-            raise ProvisioningError(step, response.status_code)
-        return response.json() if response.content else {}
+        return answer.read(lambda read: read) if answer.body else {}
 
 
 def _service_of(path: str) -> str:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
-from deployer.cloud.errors import ProvisioningError
+from deployer.cloud.calls import call
 
 if TYPE_CHECKING:
     from keystoneauth1.session import Session
@@ -72,6 +72,4 @@ class Beacons:
         return f"{self.url}/{name}?temp_url_sig={signature}&temp_url_expires={expires}"
 
     def _call(self, method: str, path: str, step: str, **request: Any) -> None:
-        response = self._session.request(self.url + path, method, log=False, raise_exc=False, **request)
-        if response.status_code >= 300:  # noqa: PLR2004  # RFC 9110, 15
-            raise ProvisioningError(step, response.status_code)
+        call(self._session, method, self.url + path, step, range(200, 300), **request)

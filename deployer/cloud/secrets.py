@@ -7,6 +7,8 @@ Two orders of steps carry the security of the whole:
 * a rotation adds all new entries before it removes an old one, so every state in between has a name twice,
   from which the agent knows that values belong together and waits for the end.
 
+A secret that was listed before is listed again as ``VPS/NAME~K`` (docs/provisioning.md, "Roll back").
+
 Payloads go as ``application/octet-stream`` by PUT: Barbican strips white space from text in a POST, and
 keystoneauth1 logs JSON bodies. Source: https://docs.openstack.org/barbican/latest/api/
 """
@@ -15,13 +17,15 @@ from __future__ import annotations
 
 import base64
 import secrets
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from deployer.cloud.errors import ProvisioningError
+from common.names import SecretName, entry_name, parse_entry_name
+from deployer.cloud.calls import call
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 
     from keystoneauth1.session import Session
 
@@ -42,7 +46,7 @@ class Vps:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One line of a container."""
+    """One line of a container; ``name`` as it stands there."""
 
     name: str
     secret_ref: str
@@ -82,39 +86,77 @@ class Deployment:
         listed = self._call("GET", _path(vps.container_ref), "read the container")["secret_refs"]
         return [Entry(entry["name"], entry["secret_ref"]) for entry in listed]
 
-    def rotate(self, vps: Vps, values: Mapping[str, bytes], expires: str | None = None) -> None:
+    def rotate(
+        self, vps: Vps, values: Mapping[str, bytes], expires: str | None = None, *, keeps: bool = False
+    ) -> None:
         """Put new values under these names, together; names that are new are added.
 
-        ``expires`` is the expiration of the new versions, ISO 8601 in UTC, or None.
+        ``expires`` is the expiration of the new versions, ISO 8601 in UTC, or None. ``keeps``: the former
+        versions are not deleted, for a rollback.
         """
-        for _ in self.rotation_steps(vps, values, expires):
+        for _ in self.rotation_steps(vps, values, expires, keeps=keeps):
             pass
 
     def rotation_steps(
-        self, vps: Vps, values: Mapping[str, bytes], expires: str | None = None
+        self, vps: Vps, values: Mapping[str, bytes], expires: str | None = None, *, keeps: bool = False
     ) -> Iterator[str]:
         """Do what :meth:`rotate` does and yield after every call what has just been done.
 
         Safe to repeat after a failure: what an unfinished run has added counts as old then.
         """
-        full = {f"{vps.vps_id}/{name}": value for name, value in values.items()}
-        old = [entry for entry in self.entries(vps) if entry.name in full]
+        old = self._listed(vps, values)
         yield "read the container"
         new: list[Entry] = []
-        for name, value in full.items():
-            ref = yield from self.creation_steps(vps, name, value, expires)
-            new.append(Entry(name, ref))
-        for entry in new:
-            self._entry("POST", vps, entry, "add the new entry")
-            yield f"added the new entry {entry.name}"
-        for entry in old:
-            self._entry("DELETE", vps, entry, "remove the old entry")
-            yield f"removed the old entry {entry.name}"
-        for entry in old:
+        for name, value in values.items():
+            ref = yield from self.creation_steps(vps, f"{vps.vps_id}/{name}", value, expires)
+            highest = max((k for k, _ in old[name]), default=0)
+            k = highest + 1 if highest else 0
+            new.append(Entry(entry_name(vps.vps_id, SecretName(name), k), ref))
+        former = [entry for entries in old.values() for _, entry in entries]
+        yield from self._replace(vps, new, former)
+        for entry in [] if keeps else former:
             self.delete(entry)
             yield f"deleted the old secret of {entry.name}"
         self._touch()
         yield "touched the beacon"
+
+    def roll_back(self, vps: Vps, refs: Mapping[str, str]) -> None:
+        """List former secrets again under these names, together; what is listed now is not deleted."""
+        for _ in self.rollback_steps(vps, refs):
+            pass
+
+    def rollback_steps(self, vps: Vps, refs: Mapping[str, str]) -> Iterator[str]:
+        """Do what :meth:`roll_back` does and yield after every call what has just been done.
+
+        Barbican takes no entry again that was removed: hence the K, the time, or above what is listed.
+        """
+        old = self._listed(vps, refs)
+        yield "read the container"
+        new: list[Entry] = []
+        for name, ref in refs.items():
+            k = max([int(time.time()), *(k + 1 for k, _ in old[name])])
+            new.append(Entry(entry_name(vps.vps_id, SecretName(name), k), ref))
+        yield from self._replace(vps, new, [entry for entries in old.values() for _, entry in entries])
+        self._touch()
+        yield "touched the beacon"
+
+    def _replace(self, vps: Vps, new: Sequence[Entry], former: Sequence[Entry]) -> Iterator[str]:
+        """Add all new entries, then remove the former ones; yield after every call what has been done."""
+        for entry in new:
+            self._entry("POST", vps, entry, "add the new entry")
+            yield f"added the new entry {entry.name}"
+        for entry in former:
+            self._entry("DELETE", vps, entry, "remove the old entry")
+            yield f"removed the old entry {entry.name}"
+
+    def _listed(self, vps: Vps, names: Collection[str]) -> dict[str, list[tuple[int, Entry]]]:
+        """Return the entries of each of these names, with their K."""
+        listed: dict[str, list[tuple[int, Entry]]] = {name: [] for name in names}
+        for entry in self.entries(vps):
+            parsed = parse_entry_name(vps.vps_id, entry.name)
+            if parsed is not None and parsed[0] in listed:
+                listed[parsed[0]].append((parsed[1], entry))
+        return listed
 
     def creation_steps(
         self, vps: Vps, full_name: str, value: bytes, expires: str | None = None
@@ -135,8 +177,7 @@ class Deployment:
 
     def remove(self, vps: Vps, names: Sequence[str]) -> None:
         """Take names away from the VPS and delete their secrets."""
-        full = {f"{vps.vps_id}/{name}" for name in names}
-        gone = [entry for entry in self.entries(vps) if entry.name in full]
+        gone = [entry for entries in self._listed(vps, names).values() for _, entry in entries]
         for entry in gone:
             self._entry("DELETE", vps, entry, "remove the entry")
         for entry in gone:
@@ -191,13 +232,10 @@ class Deployment:
 
     def _call(self, method: str, path: str, step: str, also: int | None = None, **request: Any) -> Any:
         """Make one call, unlogged. ``also`` is a status that is as good as success."""
-        headers = {"Accept": "application/json"} | request.pop("headers", {})
-        response = self._session.request(
-            self._url + path, method, headers=headers, log=False, raise_exc=False, **request
+        answer = call(
+            self._session, method, self._url + path, step, {*range(200, 300), also or 200}, **request
         )
-        if response.status_code >= 300 and response.status_code != also:  # noqa: PLR2004  # RFC 9110, 15
-            raise ProvisioningError(step, response.status_code)
-        return response.json() if response.content and method in {"GET", "POST"} else {}
+        return answer.read(lambda read: read) if answer.body and method in {"GET", "POST"} else {}
 
 
 def _path(ref: str) -> str:

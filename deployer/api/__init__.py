@@ -1,0 +1,1 @@
+"""HTTP: wishes, orders, answers; no cloud credential, no value."""

@@ -1,0 +1,1 @@
+"""Encrypted copies and the way back."""

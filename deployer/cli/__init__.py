@@ -1,0 +1,1 @@
+"""The command vps-secrets-deploy."""

@@ -1,0 +1,1 @@
+"""The configuration deployer.toml."""

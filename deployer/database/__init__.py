@@ -1,0 +1,1 @@
+"""What the deployer knows, on SQLite or PostgreSQL; never a value."""

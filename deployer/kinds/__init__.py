@@ -1,0 +1,1 @@
+"""How a value comes about: one module a kind."""

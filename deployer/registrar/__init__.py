@@ -1,0 +1,1 @@
+"""Keystone accounts, behind a socket of its own."""

@@ -1,0 +1,1 @@
+"""Makes what Barbican lists equal to what is wanted."""
