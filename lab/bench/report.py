@@ -25,13 +25,13 @@ def markdown(results: Results) -> str:
     return "\n".join(_lines(results)) + "\n"
 
 
-def replaced(document: str, text: str) -> str:
+def replaced(document: str, text: str, marks: tuple[str, str] = (BEGIN, END)) -> str:
     """Return a document with a run's tables between its marks."""
-    before, begin, rest = document.partition(BEGIN)
-    _, end, after = rest.partition(END)
+    before, begin, rest = document.partition(marks[0])
+    _, end, after = rest.partition(marks[1])
     if not begin or not end:
-        raise SystemExit(f"bench: the document has no {BEGIN} and {END}")
-    return f"{before}{BEGIN}\n{text}{END}{after}"
+        raise SystemExit(f"bench: the document has no {marks[0]} and {marks[1]}")
+    return f"{before}{begin}\n{text}{end}{after}"
 
 
 def as_json(results: Results) -> dict[str, object]:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 from deployer.cloud.secrets import DEMO_NAMES, Entry, generate_value
 from lab.demo.application import Application
+from lab.demo.deployment import Deployment
 from lab.demo.screen import Screen, digest
 from lab.testbed.cloud import Cloud
 from lab.testbed.running import Agent
@@ -56,6 +57,8 @@ class Demo:
         self._rotate()
         self._refuse()
         self._survive()
+        self._deployment = Deployment(self._stack, self._screen)
+        self._deployment.run()
 
     def _provision(self) -> None:
         screen = self._screen
@@ -206,13 +209,14 @@ class Demo:
         for line in (
             f"app={app} control={control}",
             'ask() { curl -sS --fail-with-body --unix-socket "$@"; }',
-            "ask $app http://x/v1/secrets",
+            "ask $app http://x/v1/secrets | python3 -m json.tool",
             "ask $app http://x/v1/secrets/JWT_SECRET | sha256sum",
-            "ask $app 'http://x/v1/watch?timeout=30'",
+            "ask $app 'http://x/v1/watch?timeout=30' &  # says what the next line changes",
             f"openssl rand -base64 48 | {rotate} JWT_SECRET",
-            "ask $control -X POST http://x/v1/refresh",
+            "ask $control -X POST http://x/v1/refresh | python3 -m json.tool",
             "ask $control http://x/metrics",
             "build/venv/bin/vps-secrets status --control-socket $control",
+            *self._deployment.keep(),
         ):
             print(f"  {line}", flush=True)
         self._screen.title("What the application reads from now on:")

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from lab.fleet.cloud import Capacity
 
 TESTBED: Final = Path(__file__).with_name("testbed.json")
+MILLION: Final = 1_000_000
 SIZES: Final = (100, 1000, 5000, 7000, 10_000, 12_000)
 HEAD: Final = (
     f"{'':<24} {'VPSs':>9} {'calls':>5} {'last':>7} {'peak/s':>7} {'10 s':>6} {'queue':>6} {'failed':>8}"
@@ -126,6 +127,28 @@ def real(agents: int, spread: float | None) -> None:
         print(f"  {count} times {failure}")
 
 
+def deployers(file: Path | None, vps: int = MILLION) -> None:
+    """Follow the deployer of a large fleet through its days; print them, and write them for the picture."""
+    from lab.bench_deployer import acts  # noqa: PLC0415  # only here are the deployer's libraries needed
+    from lab.fleet import deployer  # noqa: PLC0415
+
+    costs, runs = acts.kept(), []
+    mean = deployer.usual_calls_s(costs, vps)
+    capacity = deployer.RESERVE * mean
+    print(
+        f"{vps:,} VPSs; workers for {capacity:.0f} calls a second: {capacity / deployer.WORKER_CALLS_S:.0f}"
+    )
+    print(deployer.HEAD)
+    for day in deployer.DAYS:
+        seen = deployer.follow(day, costs, vps)
+        print(deployer.line(day, seen, costs), flush=True)
+        hours = deployer.hourly(seen, costs)
+        runs.append({"text": day.text, "vps": vps, "capacity": capacity, "away": day.away, "hours": hours})
+    if file:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(runs))
+
+
 def borne_by_testbed() -> tuple[Capacity, Capacity]:
     """Return what the testbed's Barbican and Keystone bore when they were measured last."""
     from lab.fleet import measure  # noqa: PLC0415  # as in real()
@@ -174,6 +197,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--sizes", action="store_true", help="only the promise, by fleet size")
     parser.add_argument("--measure", action="store_true", help="measure the testbed")
     parser.add_argument("--real", type=int, metavar="N", help="run N real agents on the testbed")
+    parser.add_argument("--deployer", action="store_true", help="the deployer's days: a million VPSs")
     parser.add_argument("--spread", type=float, help="start jitter of the real agents (s)")
     return parser.parse_args(arguments)
 
@@ -189,6 +213,8 @@ def main(arguments: list[str] | None = None) -> int:
         keystone = replace(KEYSTONE, rate=KEYSTONE.rate * options.capacity / BARBICAN.rate)
     if options.measure:
         measure_testbed()
+    elif options.deployer:
+        deployers(options.json)
     elif options.real:
         real(options.real, options.spread)
     elif options.sizes:

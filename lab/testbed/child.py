@@ -52,6 +52,7 @@ def keystone_app(parameters: dict[str, Any], phases: Phases) -> Any:
     """Return Keystone's WSGI application; a new database gets its schema, accounts and catalogue first."""
     # The imports are in the function because each child needs one of the two and both are slow.
     import keystone.server  # noqa: PLC0415 (see above)
+    from keystone.common import sql  # noqa: PLC0415
     from keystone.common.sql import upgrades  # noqa: PLC0415
     from keystone.server.flask import application, core  # noqa: PLC0415
 
@@ -59,6 +60,8 @@ def keystone_app(parameters: dict[str, Any], phases: Phases) -> Any:
     phases.end("import")
     is_new = not (directory / "keystone.db").exists()
     keystone.server.configure(config_files=[str(directory / "keystone.conf")])
+    # as MySQL and PostgreSQL do: else what a deleted user had stays, and meets the next one with its number
+    sql.core.enable_sqlite_foreign_key()
     if is_new:
         # write-ahead log: else Keystone 27, which keeps a reading transaction open, finds its own database
         # locked when it commits after a look-up (a bare 500, whatever the timeout)

@@ -12,6 +12,7 @@ from keystoneauth1.identity import v3
 from keystoneauth1.session import Session
 
 from deployer.cloud.accounts import (
+    ACKNOWLEDGING_RULES,
     DEPLOYER_RULES,
     LISTING_RULES,
     RUNTIME_RULES,
@@ -68,29 +69,40 @@ class Cloud:
         deployer = self.accounts.deployer()
         session = self.accounts.log_in(deployer, verify=self._ca)
         self.deployer = self.accounts.application_credential(deployer, session, "deploy", DEPLOYER_RULES)
-        self._deployer = self.accounts.log_in_with(self.deployer, verify=self._ca)
-        self.deployment = Deployment(self._deployer, places.barbican_url)
+        self.deployer_session = self.accounts.log_in_with(self.deployer, verify=self._ca)
+        self.deployment = Deployment(self.deployer_session, places.barbican_url)
 
     def deployment_token(self) -> str:
         """Return a token of the deployment's account, for a program of its own."""
-        return str(self._deployer.get_token())
+        return str(self.deployer_session.get_token())
 
     @property
     def auth_url(self) -> str:
         """Keystone's address."""
         return self.testbed.places.auth_url
 
-    def vps(self, vps_id: str, values: Mapping[str, bytes], *, lists: bool = False) -> Vps:
-        """Make a VPS: account, credential, container and secrets. ``lists``: it may list what it may read."""
+    def vps(
+        self, vps_id: str, values: Mapping[str, bytes], *, lists: bool = False, acknowledges: bool = False
+    ) -> Vps:
+        """Make a VPS: account, credential, container and secrets.
+
+        ``lists``: it may list what it may read; ``acknowledges``: it may say in its container what it serves.
+        """
         user = self.accounts.runtime(vps_id, lists=lists)
-        self.new_credential(vps_id, user, lists=lists)
+        self.new_credential(vps_id, user, lists=lists, acknowledges=acknowledges)
         vps = self.deployment.create_vps(vps_id, user.id)
         if values:
             self.deployment.rotate(vps, values)
         return vps
 
     def new_credential(
-        self, vps_id: str, user: User, expires_in: float | None = None, *, lists: bool = False
+        self,
+        vps_id: str,
+        user: User,
+        expires_in: float | None = None,
+        *,
+        lists: bool = False,
+        acknowledges: bool = False,
     ) -> None:
         """Make another application credential for a VPS, the one of :meth:`configuration` from now on.
 
@@ -101,7 +113,12 @@ class Cloud:
             user,
             self.session_of(user),
             f"agent-{os.urandom(4).hex()}",
-            LISTING_RULES if lists else RUNTIME_RULES,
+            tuple(
+                dict.fromkeys(
+                    (LISTING_RULES if lists else RUNTIME_RULES)
+                    + (ACKNOWLEDGING_RULES if acknowledges else ())
+                )
+            ),
             None if expires_in is None else at.strftime("%Y-%m-%dT%H:%M:%S"),
         )
         self.runtime[vps_id] = Account(user, credential)

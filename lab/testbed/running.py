@@ -24,13 +24,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 ROOT = Path(__file__).parents[2]
+_ACCEPTS = 0x10000
+"""__SO_ACCEPTCON of linux/net.h, in the flags of /proc/net/unix."""
 LOGIN = '[keystone]\nauth_url = "http://127.0.0.1:1/v3"\napplication_credential_id = "none"\n'
 
 
 class UnixConnection(http.client.HTTPConnection):
     """HTTP over a Unix socket."""
 
-    def __init__(self, path: Path, timeout: float = 20.0) -> None:
+    def __init__(self, path: Path, timeout: float = 60.0) -> None:
         super().__init__("localhost", timeout=timeout)
         self._path = path
 
@@ -80,7 +82,7 @@ class Agent:
         self.app = self.directory / "app.sock"
         self.control = self.directory / "control.sock"
         self.configuration = self.directory / "agent.toml"
-        self._text = configuration
+        self.text = configuration
         self._environ = environ or {}
         self._wall = wall
         self.log_file = self.directory / "log"
@@ -92,12 +94,12 @@ class Agent:
 
     def start(self, *, wait: bool = True) -> Self:
         """Start it, and wait until it listens."""
-        text = self._text(self.directory) if callable(self._text) else self._text
+        text = self.text(self.directory) if callable(self.text) else self.text
         self.write(text)
         with self.log_file.open("ab") as log:
             self.process = self.launch(log)
         if wait:
-            self.until(lambda: self.control.exists() and self.app.exists())
+            self.until(lambda: listens(self.control) and listens(self.app))
         return self
 
     def launch(self, log: IO[bytes]) -> subprocess.Popen[bytes]:
@@ -116,7 +118,7 @@ class Agent:
             return ["agent.serve"]
         return ["lab.testbed.dated", str(self._wall - time.time())]
 
-    def until(self, condition: Callable[[], bool], seconds: float = 20.0) -> None:
+    def until(self, condition: Callable[[], bool], seconds: float = 90.0) -> None:
         """Wait for a condition; fail, with the log, where it does not come true or the agent ends."""
         end = time.monotonic() + seconds
         while not condition():
@@ -192,6 +194,15 @@ class Agent:
         shutil.rmtree(self.directory, ignore_errors=True)
 
 
+def listens(path: Path) -> bool:
+    """Return whether somebody listens on a Unix socket (proc(5)), without connecting to it.
+
+    The file is there a moment before that, and after a process that was killed.
+    """
+    sockets = [line.split() for line in Path("/proc/net/unix").read_text().splitlines()[1:]]
+    return any(words[7:] == [str(path)] and int(words[3], 16) & _ACCEPTS for words in sockets)
+
+
 def ask(path: Path, method: str, target: str, headers: dict[str, str] | None = None) -> Response:
     """Make one request on a connection of its own."""
     connection = UnixConnection(path)
@@ -241,8 +252,10 @@ class Caller:
             warnings.simplefilter("ignore", DeprecationWarning)
             pid = os.fork()
         if not pid:
-            os.write(writer, self._ask(path, target, method).encode())
-            os._exit(0)
+            try:
+                os.write(writer, self._ask(path, target, method).encode())
+            finally:
+                os._exit(0)  # whatever happened: it must not go on as the test
         os.close(writer)
         with os.fdopen(reader) as result:
             status, _, problem = result.read().partition(" ")

@@ -1,8 +1,9 @@
 """A real Swift on loopback for one testbed: proxy, account, container and object server, one copy of each.
 
 `with Swift(cloud) as swift: swift.url(project_id)`. Its proxy asks the testbed's Keystone for every token
-(keystonemiddleware) and knows temporary URLs. Runs in the environment build/swift-venv (scripts/setup swift);
-the directory must be on a file system with extended attributes, as ext4, overlay and tmpfs have them.
+(keystonemiddleware) and knows temporary URLs and versioned containers. Runs in the environment
+build/swift-venv (scripts/setup swift); the directory must be on a file system with extended attributes, as
+ext4, overlay and tmpfs have them.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ use = egg:swift#{kind}
 # operator_roles: who may write; the deployment service's user is a member of its project, on no cloud admin
 PROXY = """\
 [pipeline:main]
-pipeline = catch_errors gatekeeper tempurl authtoken keystoneauth proxy-server
+pipeline = catch_errors gatekeeper tempurl authtoken keystoneauth copy versioned_writes symlink proxy-server
 [app:proxy-server]
 use = egg:swift#proxy
 account_autocreate = true
@@ -58,6 +59,13 @@ use = egg:swift#catch_errors
 use = egg:swift#gatekeeper
 [filter:tempurl]
 use = egg:swift#tempurl
+[filter:copy]
+use = egg:swift#copy
+[filter:versioned_writes]
+use = egg:swift#versioned_writes
+allow_object_versioning = true
+[filter:symlink]
+use = egg:swift#symlink
 [filter:keystoneauth]
 use = egg:swift#keystoneauth
 operator_roles = admin, member
@@ -129,7 +137,10 @@ class Swift:
         """Make Swift's own account and its entry in the catalog; return the proxy's configuration."""
         password = secrets.token_urlsafe(24)
         auth_url = self._cloud.auth_url
-        self._cloud.accounts.service("swift", "object-store", self.url("$(project_id)s"), REGION, password)
+        accounts = self._cloud.accounts
+        made = accounts.service("swift", "object-store", self.url("$(project_id)s"), REGION, password)
+        # else the next one would stand in the catalog after one that is gone
+        self._resources.callback(accounts.end_service, made)
         return PROXY.format(auth_url=auth_url, password=password)
 
     def _ring(self, directory: Path, kind: str, port: int) -> subprocess.Popen[bytes]:

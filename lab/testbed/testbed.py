@@ -98,6 +98,13 @@ class Testbed:
         """Start a service again, ending it first if it runs: same data, same port. Return the seconds."""
         return self._services[name].restart()
 
+    def wipe(self, name: str) -> None:
+        """Let a service lose all of its data: end it, delete its database, start it again."""
+        self.stop(name)
+        for path in self.places.directory.glob(f"{name}.db*"):
+            path.unlink()
+        self.restart(name)
+
     def pause(self, name: str) -> None:
         """Let a service hang (SIGSTOP): connections are accepted by the kernel and never answered."""
         self._services[name].send(signal.SIGSTOP)

@@ -117,6 +117,7 @@ class FakeCloud:
         self.released = threading.Event()
         """Set at the end: whatever hangs goes on."""
         self.entries: list[dict[str, object]] = []
+        self.consumers: list[dict[str, object]] = []
         self.secrets: dict[str, FakeSecret] = {}
         self.servers = {
             "keystone": Server(self, "keystone", context),
@@ -190,6 +191,8 @@ class FakeCloud:
             faults.unauthorized(handler)
         elif handler.path == f"/v1/containers/{self.container}":
             handler.answer(200, json.dumps(self.container_json()).encode())
+        elif handler.path == f"/v1/containers/{self.container}/consumers":
+            self._consumer(handler)
         elif handler.path.startswith("/v1/secrets?"):
             query = dict(parse_qsl(urlsplit(handler.path).query))
             assert (query["acl_only"], query["sort"], query["limit"]) == ("true", "created:desc", "100")
@@ -206,7 +209,19 @@ class FakeCloud:
             "status": "ACTIVE",
             "container_ref": ref,
             "secret_refs": self.entries,
+            "consumers": self.consumers,
         }
+
+    def _consumer(self, handler: Handler) -> None:
+        """Register or delete one; it may be registered twice."""
+        consumer = json.loads(handler.body)
+        if handler.command == "DELETE" and consumer not in self.consumers:
+            faults.refused(404)(handler)
+            return
+        self.consumers = [other for other in self.consumers if other != consumer]
+        if handler.command == "POST":
+            self.consumers.append(consumer)
+        handler.answer(200, json.dumps(self.container_json()).encode())
 
     def _secret(self, handler: Handler) -> None:
         parts = handler.path.split("/")

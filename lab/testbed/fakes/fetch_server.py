@@ -44,6 +44,11 @@ class World:
     listed: bool | None = None
     calls: int = 1
     """How many to Barbican a cycle is said to cost."""
+    acknowledged: tuple[str, ...] = ()
+    """What the container says is served."""
+    acknowledge_problem: str = ""
+    """Why the container can't be told."""
+    credential_expires: float | None = None
 
     def put(self, name: str, payload: bytes) -> str:
         """Add a version of a name and return it."""
@@ -57,6 +62,10 @@ class World:
         self.entries = [entry for entry in self.entries if entry[0] != name]
         self.created += 1
         return self.put(name, payload)
+
+    def forget(self) -> None:
+        """Remove what the container says is served, as its owner may."""
+        self.acknowledged = ()
 
     def reply(self, request: wire.Request) -> wire.Reply:
         """Return what the real program would learn."""
@@ -78,6 +87,8 @@ class World:
             for entry in new
             if entry.version not in self.unread
         }
+        if request.serves is not None and not read and not self.acknowledge_problem:
+            self.acknowledged = (request.serves,)
         unread = {e.version: self.unread[e.version] for e in new if e.version in self.unread}
         return wire.Reply(
             request.nonce,
@@ -92,6 +103,9 @@ class World:
             timings=TIMINGS,
             token_state=b"{}",
             listed=self.listed,
+            acknowledged=self.acknowledged,
+            acknowledge_problem=self.acknowledge_problem,
+            credential_expires=self.credential_expires,
         )
 
 

@@ -72,9 +72,10 @@ class Fetch:
         reads_doubles: bool = True,
         timeout: float = 20.0,
         token_state: bytes = b"",
+        serves: str | None = None,
     ) -> Ran:
         """Make one cycle; it must end well within the time that serve would wait."""
-        request = wire.Request(secrets.token_hex(16), known, reads_doubles, timeout, token_state)
+        request = wire.Request(secrets.token_hex(16), known, reads_doubles, timeout, token_state, serves)
         done = subprocess.run(
             [*self.prefix, sys.executable, "-m", "agent.fetch", "--config", self.config],
             input=wire.encode_request(request),

@@ -41,7 +41,7 @@ class AnsweringHandler(http.server.BaseHTTPRequestHandler, abc.ABC):
         self.body = self.rfile.read(int(self.headers.get("Content-Length", "0")))
         self.respond()
 
-    do_POST = do_GET  # noqa: N815  # http.server's name
+    do_POST = do_PUT = do_PATCH = do_DELETE = do_GET  # noqa: N815  # http.server's names
 
     def answer(self, status: int, body: bytes, kind: str = "application/json", **headers: str) -> None:
         """Send a whole answer; header names are written with underscores."""

@@ -14,15 +14,20 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def tls_context(directory: Path, names: tuple[str, ...] = ("localhost",), days: int = 1) -> ssl.SSLContext:
-    """Return a server's context with a certificate of a throwaway authority, which goes to ``ca.pem``."""
+def tls_context(
+    directory: Path, names: tuple[str, ...] = ("localhost",), days: int = 1, *, begins_days: int = -30
+) -> ssl.SSLContext:
+    """Return a server's context with a certificate of a throwaway authority, which goes to ``ca.pem``.
+
+    It is valid from ``begins_days`` after now until ``days`` after now.
+    """
     now = dt.datetime.now(dt.UTC)
     authority_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
     authority = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "throwaway authority")])
 
     def certificate(subject: x509.Name, public: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
         builder = x509.CertificateBuilder(authority, subject, public, x509.random_serial_number())
-        begins = now - dt.timedelta(days=30)
+        begins = now + dt.timedelta(days=begins_days)
         return builder.not_valid_before(begins).not_valid_after(now + dt.timedelta(days=days))
 
     usage = x509.KeyUsage(
