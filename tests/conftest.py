@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import is_hypothesis_test, settings
+from xdist.scheduler import LoadScopeScheduling
 
 from lab.testbed.cloud import Cloud
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
+    from xdist.remote import Producer
+
+
+# What two files run shows its values in a failure, as tests of one file do.
+pytest.register_assert_rewrite("tests.database")
 
 # A shell starts what runs in the background with SIGINT ignored, and a program under test would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# A machine may forbid it, as images of containers do: each process would compile all that it imports.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 # Examples for each property: --hypothesis-profile. No deadline: a busy machine is no defect of the code.
 for name, examples in (("check", 10), ("ci", 50), ("nightly", 2000)):
@@ -32,15 +44,40 @@ def cloud() -> Iterator[Cloud]:
 
 
 RANDOM = re.compile("[0-9a-f]{32}")
+DEBIAN = re.compile(r"(?<=[\[-])(?:bookworm|trixie)(?=[]-])")
+LONG = ("tests/cloud/", "tests/scenarios/")
+"""Folders of tests that take minutes, all of them."""
 EXPECTED_SKIPS = ("this machine has no writable cgroup version 2 hierarchy",)
 """What a machine may lack. Any other skipped test fails: nothing is left out in silence."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what draws examples: -m property."""
+    """Mark what draws examples: -m property; and what scripts/test leaves to scripts/test-long: -m long.
+
+    What takes long by itself begins first: else one worker would have it left when the others are done.
+    """
     for item in items:
         if isinstance(item, pytest.Function) and is_hypothesis_test(item.obj):
             item.add_marker("property")
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
+    for item in items:
+        if item.nodeid.startswith(LONG):
+            item.add_marker("long")
+
+
+class _ByDebian(LoadScopeScheduling):  # type: ignore[misc]  # pytest-xdist has no types
+    """Keeps the tests of one file on one Debian together, so that they share what they boot."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        """Return what runs on one worker, by the parameters in brackets."""
+        debian = DEBIAN.search(nodeid)
+        file = str(super()._split_scope(nodeid.partition("[")[0]))
+        return f"{debian[0]}/{file}" if debian else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> _ByDebian | None:
+    """Distribute tests by Debian: --dist loadgroup, whose own groups are lost on pytest 9."""
+    return _ByDebian(config, log) if config.getvalue("dist") == "loadgroup" else None
 
 
 def pytest_make_parametrize_id(val: object) -> str | None:

@@ -13,7 +13,7 @@ import pytest
 from agent.core.errors import Step
 from deployer.cloud.accounts import RUNTIME_PROJECT, RUNTIME_RULES
 from deployer.cloud.beacon import Beacons
-from deployer.cloud.errors import ProvisioningError
+from deployer.cloud.errors import CloudError
 from lab.testbed.cloud import Account, Cloud
 from lab.testbed.fakes.beacon import BeaconServer
 from lab.testbed.fakes.fetching import Fetch
@@ -119,7 +119,7 @@ def test_the_rule_is_for_this_path_alone(store: Store, tmp_path: Path) -> None:
     assert look(store.config(vps, tmp_path, f"{store.beacons.url}/other")).failure.status == 401
     account = store.cloud.runtime[vps.vps_id]
     runtime = store.cloud.accounts.log_in_with(account.credential)
-    with pytest.raises(ProvisioningError, match="touch the beacon"):
+    with pytest.raises(CloudError, match="touch the beacon"):
         Beacons(runtime, store.beacons.url).touch(FLEET)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from deployer.cloud.errors import ProvisioningError
+from deployer.cloud.errors import CloudError
 from deployer.cloud.secrets import DEMO_NAMES, Entry, generate_value
 
 if TYPE_CHECKING:
@@ -67,6 +67,28 @@ def test_an_unfinished_rotation_is_finished_by_the_next(cloud: Cloud) -> None:
     assert len(cloud.deployment.entries(vps)) == 1
 
 
+def test_a_rollback_lists_the_former_versions_again(cloud: Cloud) -> None:
+    """Under another entry name, which Barbican takes; what rotates after it has a higher K."""
+    vps = cloud.vps("vps-back-001", {"A": b"a1", "B": b"b1"})
+    first = {entry.name: entry.secret_ref for entry in cloud.deployment.entries(vps)}
+    cloud.deployment.rotate(vps, {"A": b"a2"}, keeps=True)
+    former = Entry(f"{vps.vps_id}/A", first[f"{vps.vps_id}/A"])
+    with pytest.raises(CloudError, match="HTTP 500"):
+        cloud.deployment._entry("POST", vps, former, "add the entry that was removed")
+    ks = [0]
+    for _ in range(3):
+        cloud.deployment.roll_back(vps, {"A": former.secret_ref})
+        (back,) = (entry for entry in cloud.deployment.entries(vps) if entry.name.startswith(former.name))
+        assert back.secret_ref == former.secret_ref
+        ks.append(int(back.name.removeprefix(f"{former.name}~")))
+        cloud.deployment.rotate(vps, {"A": b"a3"}, keeps=True)
+        (next_one,) = (entry for entry in cloud.deployment.entries(vps) if entry.name.startswith(former.name))
+        ks.append(int(next_one.name.removeprefix(f"{former.name}~")))
+    assert ks == sorted(set(ks))
+    cloud.deployment.remove(vps, ["A", "B"])
+    assert cloud.deployment.entries(vps) == []
+
+
 def test_operations_can_be_repeated(cloud: Cloud) -> None:
     """create_vps finds its container; deletions of what is gone succeed."""
     vps = cloud.vps("vps-repeat-001", {"A": b"a"})
@@ -96,7 +118,7 @@ def test_no_value_and_no_password_is_logged(cloud: Cloud, caplog: pytest.LogCapt
         vps = cloud.vps("vps-log-001", {"A": canary.encode()})
         cloud.deployment.rotate(vps, {"A": canary.encode()})
         missing = Entry("vps-log-001/B", cloud.deployment.entries(vps)[0].secret_ref[:-4] + "0000")
-        with pytest.raises(ProvisioningError, match="HTTP 4") as caught:
+        with pytest.raises(CloudError, match="HTTP 4") as caught:
             cloud.deployment._entry("POST", vps, missing, "add the new entry")
     account = cloud.runtime[vps.vps_id]
     shown = caplog.text + repr(account) + repr(account.user) + repr(caught.value)

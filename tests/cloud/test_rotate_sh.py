@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import os
+import shutil
 import subprocess
 from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -111,7 +113,7 @@ def served(cloud: Cloud, vps: Vps) -> dict[str, list[bytes]]:
     return read
 
 
-def test_what_is_stored(cloud: Cloud, tmp_path: Path) -> None:
+def test_what_is_stored(cloud: Cloud, way: Way, tmp_path: Path) -> None:
     """Standard input less one newline; a file byte for byte, with a word where it ends in a newline."""
     vps = cloud.vps("vps-sh-bytes", {"A": b"a1"})
     for sent, stored in ((b"x\n", b"x"), (b"x\n\n", b"x\n"), (b"\0x \xff", b"\0x \xff")):
@@ -123,8 +125,8 @@ def test_what_is_stored(cloud: Cloud, tmp_path: Path) -> None:
         assert (done.returncode, served(cloud, vps)) == (0, {"A": [content]}), done.stderr
         assert (b"ends in a newline" in done.stderr) is content.endswith(b"\n")
     for arguments in ([], ["A"], ["A", "B"], ["A=/missing"], ["A=/dev/null"], ["a/b"]):
-        done = rotate(cloud, vps, *arguments, sent=b"\n")
-        assert done.returncode == 1, arguments
+        done = rotate(cloud, vps, *arguments, sent=b"\n", way=way)
+        assert (done.returncode, way.calls) == (1, []), arguments
         assert done.stderr.startswith(b"rotate.sh: ") or b"\nrotate.sh: " in done.stderr
     assert served(cloud, vps) == {"A": [b"plain"]}
 
@@ -140,6 +142,19 @@ def test_a_pair_and_its_order(cloud: Cloud, way: Way, tmp_path: Path) -> None:
     entries = [call for call, kind in way.calls if kind == "entry"]
     assert entries == ["POST", "POST", "DELETE", "DELETE"]
     assert way.calls[-2:] == [("DELETE", "secrets")] * 2
+
+
+def test_a_name_that_was_rolled_back(cloud: Cloud) -> None:
+    """It is listed as A~K: that is what is replaced, and what is new has a higher K."""
+    vps = cloud.vps("vps-sh-back", {"A": b"a1"})
+    first = cloud.deployment.entries(vps)[0]
+    cloud.deployment.rotate(vps, {"A": b"a2", "AB": b"ab"}, keeps=True)
+    cloud.deployment.roll_back(vps, {"A": first.secret_ref})
+    ((back, _),) = [item for item in served(cloud, vps).items() if item[0] != "AB"]
+    done = rotate(cloud, vps, "A", sent=b"a3")
+    assert done.returncode == 0, done.stderr
+    name, _, k = back.partition("~")
+    assert served(cloud, vps) == {f"{name}~{int(k) + 1}": [b"a3"], "AB": [b"ab"]}
 
 
 def test_an_expired_token_is_replaced_once(cloud: Cloud, way: Way) -> None:
@@ -194,3 +209,35 @@ def test_no_half_rotation_is_left_in_silence(
     way.failing = {}
     assert rotate(cloud, vps, *pair, way=way).returncode == 0
     assert served(cloud, vps) == {"A": [b"a2"], "B": [b"b2"]}
+
+
+def test_no_program_that_it_starts_sees_a_secret(cloud: Cloud, tmp_path: Path) -> None:
+    """Any user may read the arguments of a process, and its own user its environment: neither has one."""
+    vps = cloud.vps("vps-sh-seen", {"A": b"a1"})
+    seen = tmp_path / "seen"
+    for program in ("curl", "python3", "base64"):
+        real = shutil.which(program)
+        spy = tmp_path / program
+        spy.write_text(f'#!/bin/sh\n{{ echo "$0"; env; printf "%s\\n" "$@"; }} >>{seen}\nexec {real} "$@"\n')
+        spy.chmod(0o755)
+    made, value, token = cloud.deployer, b"canary-3f09-rotated", cloud.deployment_token()
+    login = {
+        "OS_AUTH_URL": cloud.auth_url,
+        "OS_APPLICATION_CREDENTIAL_ID": made.id,
+        "OS_APPLICATION_CREDENTIAL_SECRET": made.secret,
+    }
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    for given in (token, "expired"):
+        done = rotate(cloud, vps, "A", sent=value, way=None, PATH=path, TOKEN=given, **login)
+        assert (done.returncode, served(cloud, vps)) == (0, {"A": [value]}), done.stderr
+    told = seen.read_bytes()
+    assert all(f"{tmp_path}/{program}\n".encode() in told for program in ("curl", "python3", "base64"))
+    hidden = {
+        "the value": value,
+        "the value in base64": base64.b64encode(value),
+        "a token": token.encode(),
+        "any token": b"X-Auth-Token",
+        "the token's variable": b"TOKEN=",
+        "the credential": made.secret.encode(),
+    }
+    assert [what for what, one in hidden.items() if one in told] == []

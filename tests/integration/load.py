@@ -134,7 +134,7 @@ def measure(name: str, seconds: float) -> Outcome:
         ]
         if kind.count:
             agent = crowded.agent
-            agent.until(lambda: agent.status()["connections"].get("app", 0) >= kind.count)
+            agent.until(lambda: agent.status()["connections"].get("app", 0) >= kind.count, 90)
         own = result(crowded.start("application", APPLICATION, seconds))
         told = [result(other)["answers"] for other in others]
         assert "unhandled" not in crowded.agent.log

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -15,6 +16,7 @@ import pytest
 
 from lab.testbed.fakes.fetch_server import World
 from lab.testbed.running import ROOT, Agent, fake_configuration
+from tests.integration.test_ready import setup_says
 from tests.integration.unit import Unit
 
 if TYPE_CHECKING:
@@ -102,6 +104,11 @@ def _look_at_status(agent: Agent) -> None:
     status = agent.status()
     assert [warning for warning in status["warnings"] if "no audit records" in warning]
     assert status["unrecorded"]["app"] >= 1
+    assert "no audit records" in status["notReady"]
+    code, text = setup_says(agent)
+    assert code == 1, "what can't be given out is not set up"
+    assert re.search("first reading  not ready: .*no audit records", text)
+    assert "--vps-id" not in text, "the secrets are there"
     metrics = agent.ask_control("/metrics").body.decode()
     assert "vps_secrets_audit_unavailable 1" in metrics
     assert 'vps_secrets_unrecorded_total{door="app"}' in metrics
@@ -136,7 +143,10 @@ def test_a_journal_that_takes_nothing(unit: Unit, how: str) -> None:
         unit.until(lambda: journal.served() == served)
         assert not [w for w in unit.status()["warnings"] if "no audit records" in w]
         assert unit.get("/v1/health/ready").status == 200
-        unit.until(lambda: any(e.get("VPS_SECRETS_ACTION") == "/metrics" for e in journal.read()))
+        unit.until(lambda: any(e.get("VPS_SECRETS_ACTION") == "/v1/status" for e in journal.read()))
+        assert not [e for e in journal.read() if e.get("VPS_SECRETS_ACTION") == "/metrics"], (
+            "a scrape is no line"
+        )
         assert unit.stop() == 0
         assert journal.said("stopping")
 

@@ -46,7 +46,7 @@ def config(tmp_path: Path, beacon: BeaconServer) -> Path:
     return configuration(tmp_path, f"{beacon.url}?sig={CANARY}")
 
 
-def until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
+def until(condition: Callable[[], bool], seconds: float = 90.0) -> None:
     """Wait for a condition."""
     end = time.monotonic() + seconds
     while not condition():

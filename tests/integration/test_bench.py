@@ -7,11 +7,16 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
+import pytest
+
 from lab.bench.results import AGENT, MODES
 from lab.testbed.running import ROOT
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+
+pytestmark = pytest.mark.long
 
 
 def test_a_quick_run_measures_everything(tmp_path: Path) -> None:

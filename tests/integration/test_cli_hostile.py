@@ -243,6 +243,12 @@ def recorded() -> dict[str, tuple[int, Any]]:
         "nextLookIn": 1.0,
         "failure": failure,
     }
+    found["status"][1]["acknowledged"] = {
+        "generation": 1,
+        "at": "2026-11-26T12:00:03Z",
+        "current": False,
+        "problem": "HTTP 401",
+    }
     found["refused"] = (502, {"title": "t", "detail": "d", "failure": failure, "nextAttemptIn": 1.0})
     return found
 

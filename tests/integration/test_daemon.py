@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import stat
 import subprocess
@@ -145,10 +146,11 @@ def test_access_that_was_taken_away_ends_after_its_grace() -> None:
         agent.start().until_ready()
         made.world.failure = DENIED
         made.again()
-        assert agent.get("/v1/secrets/A").status == 200
-        status = agent.status()
+        response, status = agent.get("/v1/secrets/A"), agent.status()
         assert status["state"] == "denied"
-        assert 0 <= status["droppedIn"] <= 2
+        if status["droppedIn"] is not None:  # else two seconds have passed already, on a busy machine
+            assert response.status == 200
+            assert 0 <= status["droppedIn"] <= 2
         agent.until(lambda: agent.get("/v1/secrets/A").status == 404)
         assert agent.status()["droppedIn"] is None
         assert "served no more: access was taken away" in agent.log
@@ -217,6 +219,20 @@ def test_a_reload_can_not_make_it_another_vps(faulty: Faulty) -> None:
     assert faulty.agent.get("/v1/secrets/A").body == b"canary-one"
 
 
+def test_a_reload_of_what_nobody_writes_stops_nothing(faulty: Faulty) -> None:
+    """A FIFO in the place of the file: refused like any mistake; the event loop does not wait for it."""
+    good = faulty.agent.configuration.read_text()
+    faulty.agent.configuration.unlink()
+    os.mkfifo(faulty.agent.configuration)
+    faulty.again()
+    assert "is no plain file" in faulty.agent.status()["configurationError"]
+    assert faulty.agent.get("/v1/secrets/A").body == b"canary-one"
+    faulty.agent.configuration.unlink()
+    faulty.agent.write(good)
+    faulty.again()
+    assert faulty.agent.status()["configurationError"] is None
+
+
 def test_a_reload_says_what_needs_a_restart(faulty: Faulty) -> None:
     """Sockets are made once."""
     good = faulty.agent.configuration.read_text()
@@ -252,7 +268,7 @@ def test_a_second_agent_does_not_take_the_sockets(faulty: Faulty) -> None:
         timeout=20,
         check=False,
     )
-    assert result.returncode == 1
+    assert result.returncode == 78
     assert "another agent is serving there" in result.stderr
     assert faulty.agent.get("/v1/secrets/A").status == 200
 

@@ -93,7 +93,9 @@ def test_access_taken_away_is_told_and_given_back(cloud: Cloud) -> None:
         failed = agent.ask_control("/v1/refresh", "POST")
         assert failed.json["failure"]["step"] == "permission"
         assert failed.json["failure"]["fault"] == "denied"
-        assert agent.get("/v1/secrets/A").status == 200
+        response = agent.get("/v1/secrets/A")
+        if agent.status()["droppedIn"] is not None:  # else two seconds have passed already, on a busy machine
+            assert response.status == 200
         agent.until(lambda: agent.get("/v1/secrets/A").status == 404)
         cloud.deployment.restore(vps)
         agent.until(lambda: agent.ask_control("/v1/refresh", "POST").status == 200)

@@ -105,7 +105,7 @@ def test_no_fault_costs_the_reading_anything(cloud: Cloud, proxy: FaultProxy, tm
     ):
         proxy.seen.clear()
         with proxy.faulty(fault, OWN):
-            ran = fetch(timeout=6)
+            ran = fetch()
         assert len(ran.reading.read) == 1
         assert ran.reply.credential_expires is None
         assert "not known when the credential expires" in ran.reply.notices[0]

@@ -175,7 +175,7 @@ def test_the_time_is_bounded(
     """A service that never ends its answer costs the cycle, and the reply says what was waited for."""
     cloud.add(f"{VPS}/JWT_SECRET")
     cloud.faults[part] = fault
-    ran = configure(cloud, tmp_path)(timeout=3.0)
+    ran = configure(cloud, tmp_path)(timeout=6.0)
     assert (ran.failure.step, ran.failure.fault) == (Step.CONNECTION, TRANSIENT)
     assert ("/auth/tokens" if part == "keystone" else part) in ran.failure.tried
     assert not ran.leaks(cloud.canaries)
@@ -328,22 +328,26 @@ def test_foreign_entries_are_reported_and_never_read(cloud: FakeCloud, tmp_path:
     control = cloud.add("vps-prod-002/\x1b[2J")
     nameless = cloud.add(f"{VPS}/")
     named = cloud.add(f"{VPS}/DATABASE_URL", own_name="vps-prod-002/DATABASE_URL")
-    swapped = cloud.add(f"{VPS}/SMTP", own_name=f"{VPS}/S3")
+    swapped = cloud.add(f"{VPS}/SMTP~7", own_name=f"{VPS}/S3")
+    numbered = cloud.add(f"{VPS}/SALT~7", own_name=f"{VPS}/SALT~7")
+    again = cloud.add(f"{VPS}/TOKEN~7", own_name=f"{VPS}/TOKEN")
     ran = configure(cloud, tmp_path)()
-    assert list(ran.reading.read) == [own.version]
-    assert ran.reading.unread == dict.fromkeys((named.version, swapped.version), Unread.FAILED)
-    assert {entry.version for entry in ran.reading.entries} == {own.version, *ran.reading.unread}
+    assert list(ran.reading.read) == [own.version, again.version]
+    refused = (named.version, swapped.version, numbered.version)
+    assert ran.reading.unread == dict.fromkeys(refused, Unread.FAILED)
+    assert {entry.version for entry in ran.reading.entries} == {*ran.reading.read, *ran.reading.unread}
     assert ran.reply.rejected == (
         *("vps-prod-002/JWT_SECRET", "vps-prod-0010/JWT_SECRET", "vps-prod-002/\\x1b[2J", f"{VPS}/"),
     )
     misnamed = "was not read: its secret is named"
-    assert [notice.partition(": list it")[0] for notice in ran.reply.notices] == [
-        f"{VPS}/DATABASE_URL {misnamed} vps-prod-002/DATABASE_URL",
-        f"{VPS}/SMTP {misnamed} {VPS}/S3",
+    assert list(ran.reply.notices) == [
+        f"{VPS}/DATABASE_URL {misnamed} vps-prod-002/DATABASE_URL, which is no secret of this VPS: remove it",
+        f"{VPS}/SMTP~7 {misnamed} {VPS}/S3: list it under that name, or remove it",
+        f"{VPS}/SALT~7 {misnamed} {VPS}/SALT~7, which is no secret of this VPS: remove it",
     ]
     asked = " ".join(cloud.paths("barbican"))
     assert not any(secret.version in asked for secret in (prefix, similar, control, nameless))
-    assert not any(f"{secret.version}/payload" in asked for secret in (named, swapped))
+    assert not any(f"{secret.version}/payload" in asked for secret in (named, swapped, numbered))
     assert not ran.leaks(cloud.canaries)
 
 
@@ -392,6 +396,35 @@ def test_what_goes_on_meanwhile_is_for_the_next_cycle(cloud: FakeCloud, tmp_path
         assert list(fetch().reading.read) != [old.version]
 
 
+CREATED = "2026-11-01T00:00:00"
+WHOLE: dict[str, object] = {
+    "name": "vps-prod-001/A",
+    "created": CREATED,
+    "content_types": {"default": "text/plain"},
+}
+OTHER = "00000000-0000-4000-8000-000000000000"
+
+
+def metadata(**members: object) -> Callable[[AnsweringHandler], None]:
+    """Answer with metadata of the secret that is asked for, or of another where a member says so."""
+
+    def answer(handler: AnsweringHandler) -> None:
+        if handler.path.endswith("/payload"):
+            handler.answer(200, b"x", "application/octet-stream")
+        else:
+            reference = f"https://barbican.example{handler.path}"
+            handler.answer(200, json.dumps({"secret_ref": reference} | members).encode())
+
+    return answer
+
+
+def test_metadata_that_are_whole_are_taken(cloud: FakeCloud, tmp_path: Path) -> None:
+    """Wherever the reference says that Barbican is: the UUID counts."""
+    made = cloud.add(f"{VPS}/A")
+    cloud.faults[made.version] = metadata(**WHOLE)
+    assert configure(cloud, tmp_path)().reading.unread == {}
+
+
 @pytest.mark.parametrize(
     ("part", "fault", "reason"),
     [
@@ -410,25 +443,19 @@ def test_what_goes_on_meanwhile_is_for_the_next_cycle(cloud: FakeCloud, tmp_path
         ("{}", faults.page(200), Unread.FAILED),
         ("{}", faults.content(b"[]"), Unread.FAILED),
         ("{}", faults.content(b"{}"), Unread.FAILED),
-        ("{}", faults.content(b'{"name": 1}'), Unread.FAILED),
-        ("{}", faults.content(b'{"name": "vps-prod-002/A"}'), Unread.FAILED),
-        ("{}", faults.content(b'{"name": "vps-prod-001/A"}'), Unread.FAILED),
+        ("{}", metadata(name=1), Unread.FAILED),
+        ("{}", metadata(name="vps-prod-002/A"), Unread.FAILED),
+        ("{}", metadata(name="vps-prod-001/A"), Unread.FAILED),
+        ("{}", metadata(name="vps-prod-001/A", created=CREATED), Unread.ABSENT),
+        ("{}", metadata(name="vps-prod-001/A", content_types=1), Unread.FAILED),
         (
             "{}",
-            faults.content(b'{"name": "vps-prod-001/A", "created": "2026-11-01T00:00:00"}'),
-            Unread.ABSENT,
-        ),
-        ("{}", faults.content(b'{"name": "vps-prod-001/A", "content_types": 1}'), Unread.FAILED),
-        (
-            "{}",
-            faults.content(b'{"name": "vps-prod-001/A", "created": "x", "content_types": {"default": "a"}}'),
+            metadata(name="vps-prod-001/A", created="x", content_types={"default": "a/b"}),
             Unread.FAILED,
         ),
-        (
-            "{}",
-            faults.content(b'{"name": "vps-prod-001/A", "content_types": {"default": "a"}}'),
-            Unread.FAILED,
-        ),
+        ("{}", metadata(name="vps-prod-001/A", content_types={"default": "a/b"}), Unread.FAILED),
+        ("{}", metadata(**WHOLE, secret_ref=f"https://barbican.example/v1/secrets/{OTHER}"), Unread.FAILED),
+        ("{}", metadata(**WHOLE, secret_ref=None), Unread.FAILED),
     ],
 )
 def test_one_secret_that_cant_be_read(
@@ -600,7 +627,7 @@ def test_calls_are_counted_by_their_outcome(cloud: FakeCloud, tmp_path: Path) ->
     }
     cloud.faults.clear()
     cloud.faults["/containers/"] = faults.hanging
-    assert configure(cloud, tmp_path)(timeout=2.0).reply.calls["barbican"]["failed"] == 1
+    assert configure(cloud, tmp_path)(timeout=6.0).reply.calls["barbican"]["failed"] == 1
     cloud.faults["keystone"] = faults.refused(401)
     assert configure(cloud, tmp_path)().reply.calls["keystone"] == {"ok": 0, "refused": 1, "failed": 0}
 

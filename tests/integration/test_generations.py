@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from agent.core.rotation import Unread
+from agent.serve.store.published import FILE
 from lab.demo.application import Application
 from lab.demo.screen import digest
 from lab.testbed.fakes.fetch_server import World
@@ -163,6 +164,50 @@ def test_a_secret_that_rotated_meanwhile_reaches_its_unit(remembering: Restartin
     assert remembering.times() == signs
 
 
+def test_a_unit_that_could_not_be_told_is_told_later(remembering: Restarting) -> None:
+    """By this run, once its sign can be touched, or by the next one; others are not told twice meanwhile."""
+    assert remembering.signs is not None
+    one = remembering.signs / "one"
+    one.symlink_to(remembering.signs / "missing" / "one")  # can't be made, as on a full /run
+    remembering.world.rotate("A", b"second")
+    _refresh(remembering)
+    remembering.agent.until(lambda: f"can't touch {one}: " in remembering.agent.log)
+    everybody = (remembering.signs / "all").stat().st_mtime_ns
+    _refresh(remembering)
+    one.unlink()
+    _refresh(remembering)
+    remembering.agent.until(one.exists)
+    assert (remembering.signs / "all").stat().st_mtime_ns == everybody
+
+    one.unlink()
+    one.symlink_to(remembering.signs / "missing" / "one")
+    remembering.world.rotate("A", b"third")
+    _refresh(remembering)
+    remembering.stop()
+    one.unlink()
+    remembering.agent.start().until_ready()
+    remembering.agent.until(one.exists)
+
+
+def test_a_record_that_could_not_be_written_is_written_later(remembering: Restarting) -> None:
+    """Else the next run would tell of changes that everybody knows."""
+    assert remembering.signs is not None
+    record = remembering.signs / FILE
+    new = record.with_suffix(".new")
+    new.symlink_to(remembering.signs / "missing" / "new")
+    remembering.world.rotate("A", b"second")
+    _refresh(remembering)
+    remembering.agent.until(lambda: f"can't write {record}" in remembering.agent.log)
+    new.unlink()
+    _refresh(remembering)
+    versions = dict(remembering.world.entries)
+    remembering.agent.until(lambda: json.loads(record.read_text())["versions"] == versions)
+
+
+def _refresh(restarting: Restarting) -> None:
+    restarting.agent.until(lambda: restarting.agent.ask_control("/v1/refresh", "POST").status == 200)
+
+
 def test_a_secret_that_can_not_be_read_is_not_taken_for_changed(remembering: Restarting) -> None:
     """Its unit is not reloaded, neither when it is unreadable nor when it is there again."""
     version = dict(remembering.world.entries)["B"]
@@ -183,16 +228,16 @@ def test_a_damaged_record_is_none(remembering: Restarting, damage: bytes) -> Non
     before = remembering.agent.generation
     remembering.stop()
     assert remembering.signs is not None
-    (remembering.signs / "~published.json").write_bytes(damage)
+    (remembering.signs / FILE).write_bytes(damage)
     remembering.agent.start().until_ready()
     assert remembering.agent.get(f"/v1/watch?after={before}").json["changed"] == ["A", "B"]
-    assert "~published.json: what was published" in remembering.agent.log
+    assert f"{FILE}: what was published" in remembering.agent.log
 
 
 def test_what_is_remembered_holds_no_value_and_is_the_agents_own(remembering: Restarting) -> None:
     """Names and versions, for nobody else to read."""
     assert remembering.signs is not None
-    record = remembering.signs / "~published.json"
+    record = remembering.signs / FILE
     assert record.stat().st_mode & 0o077 == 0
     assert json.loads(record.read_text())["versions"] == dict(remembering.world.entries)
     assert (b"first" in record.read_bytes()) is False

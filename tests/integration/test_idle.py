@@ -7,9 +7,12 @@ import re
 import time
 from pathlib import Path
 
+import pytest
+
 from lab.testbed.fakes.fetch_server import World
 from lab.testbed.running import Agent, UnixConnection, fake_configuration
 
+pytestmark = pytest.mark.long
 IDLE_S = 35.0
 SETTLE_S = 2.0
 CONFIGURATION = (

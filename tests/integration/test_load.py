@@ -6,6 +6,8 @@ import pytest
 
 from tests.integration.load import APPLICATION, KINDS, OTHER, STRANGER, Crowded, measure, result
 
+pytestmark = pytest.mark.long
+
 MAX_GROWN = 64_000_000
 """Bytes: a thousand connections take about 5 kB each; what is far more is a leak."""
 
@@ -16,9 +18,8 @@ def test_the_application_is_answered(kind: str) -> None:
     outcome = measure(kind, 3.0)
     print(f"{KINDS[kind].words}: {outcome}; they: {outcome.others}")  # noqa: T201  # pytest -rP shows it
     assert set(outcome.answers) == {"200"}
-    assert outcome.answers["200"] >= 4  # it is answered; how often is a matter of the machine
-    assert outcome.quantile("kept", 1.0) < 10
-    assert outcome.quantile("new", 1.0) < 10
+    # it is answered, each time within the 20 s that the client waits; how often is a matter of the machine
+    assert outcome.answers["200"] >= 4
     assert outcome.grown < MAX_GROWN
     assert kind == "slow" or outcome.others
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 from typing import TYPE_CHECKING
 
 import pytest
 
+from agent.cli import setup
+from agent.cli.http import ask
 from agent.core.errors import Failure, Fault, Step
 from agent.core.rotation import Unread
 from lab.testbed.fakes.fetch_server import World
@@ -37,8 +41,17 @@ def ready_on(agent: Agent) -> dict[str, bool]:
         "metric": "vps_secrets_ready 1\n" in metric,
         "wait": run("wait", "--timeout", "0", sockets=agent.directory).returncode == 0,
         "status": agent.status()["state"] in {"ready", "stale"},
+        "reason": agent.status()["notReady"] is None,
         "manifest": agent.ask_control("/v1/manifest").status == 200,
     }
+
+
+def setup_says(agent: Agent) -> tuple[int, str]:
+    """Return what ``vps-secrets setup`` makes of the status, at its end."""
+    answer = ask(str(agent.control), "GET", "/v1/status")
+    with contextlib.redirect_stdout(io.StringIO()) as output:
+        code = setup._told(answer.content)
+    return code, output.getvalue()
 
 
 def read_once(agent: Agent) -> None:
@@ -120,6 +133,11 @@ def test_an_empty_container_is_not_ready() -> None:
         read_once(agent)
         assert none_of(ready_on(agent))
         assert agent.get("/v1/bundle").status == 503
+        code, text = setup_says(agent)
+        assert code == 1
+        assert "first reading  not ready: no value is held: the container lists no secret of this VPS" in text
+        assert "check --vps-id" in text
+        assert "not ready:    no value is held" in run("status", sockets=agent.directory).stdout
 
 
 def test_access_taken_away_is_not_ready_within_the_grace_nor_after_it() -> None:
@@ -144,6 +162,8 @@ def test_a_cloud_that_is_away_does_not_make_the_agent_unready() -> None:
     world.put("A", b"canary")
     with agent_of(world) as agent:
         agent.start().until_ready()
+        assert setup_says(agent) == (0, "first reading  1 secrets: A\n")
+        assert "not ready" not in run("status", sockets=agent.directory).stdout
         world.failure = AWAY
         agent.ask_control("/v1/refresh", "POST")
         assert all(ready_on(agent).values())

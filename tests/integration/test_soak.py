@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+pytestmark = pytest.mark.long
+
+
 @pytest.mark.timeout(300)
 def test_a_short_soak_is_flat(tmp_path: Path) -> None:
     """Rotations, clients and an outage; nothing is left over, and every warning has its reason."""

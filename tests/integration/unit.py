@@ -60,13 +60,19 @@ class Unit(Agent):
         self.read_journal: Callable[[], object] = lambda: None
         self._store = DescriptorStore(self.directory / "notify")
 
+    def lose(self, *names: str) -> None:
+        """Have systemd's unit of these sockets failed: nothing is there, nothing is handed over."""
+        for name in names:
+            self._listeners.pop(name).close()
+            (self.directory / f"{name}.sock").unlink()
+
     @property
     def kept(self) -> list[str]:
         """The names of what systemd would keep now."""
         self._store.take_all()
         return [name for name, _ in self._store.kept]
 
-    def until(self, condition: Callable[[], bool], seconds: float = 20.0) -> None:
+    def until(self, condition: Callable[[], bool], seconds: float = 90.0) -> None:
         """Wait for a condition, as systemd would: it reads what it is sent."""
 
         def met() -> bool:

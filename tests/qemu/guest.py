@@ -17,8 +17,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from lab.testbed.machine import Done, image_of
 from tests.system.installed import Installed, booted
-from tests.system.machine import Done, image_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""What takes minutes, so not a part of `make test` (hence its name): days of outage, 500 kills."""
+"""What `make scenarios` alone runs, hence its name: days of outage, kills, rotations."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from deployer.cloud.secrets import generate_value
+from tests.integration.test_pair_rotation import rotate_and_look
 from tests.scenarios import kill_loop
 from tests.scenarios.scenario import DAY, MINUTE, Scenario
 from tests.scenarios.test_outages import seven
@@ -72,3 +73,9 @@ def test_killed_500_times(cloud: Cloud) -> None:
     assert counted["serve"] > 250
     assert counted["serve in a cycle"] > 50
     assert counted["generations"] > 20
+
+
+@pytest.mark.timeout(1200)
+def test_a_pair_rotates_100_times(cloud: Cloud) -> None:
+    """A pair rotated 100 times while cycles follow each other: no reader ever sees half of it."""
+    rotate_and_look(cloud, "vps-pair-100", 100)

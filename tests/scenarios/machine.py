@@ -1,6 +1,7 @@
 """A stand-in for systemd, for the agent alone: sockets, the descriptor store, restarts, one fetch per cycle.
 
-``python -m tests.scenarios.machine --config PATH [--clocks PATH]``, its directory being the configuration's.
+``python -m tests.scenarios.machine --config PATH [--clocks PATH] [--watchdog]``, its directory being the
+configuration's. With ``--watchdog`` serve is told of a watchdog of two seconds, which nobody enforces.
 Both programs are the real ones, forked from this process, which has imported them: a restart then costs
 milliseconds, and kills fall into their work instead of into Python's imports. Sockets, descriptors and
 messages are as sd_listen_fds(3) and sd_notify(3) say.
@@ -33,14 +34,15 @@ if TYPE_CHECKING:
 
 LOADED = (verdict, cycle, payloads)
 """What fetch imports when it needs it, imported once for all its processes."""
+WATCHDOG_USEC = "2000000"
 _HIGH = 200
 
 
 class Machine:
     """Runs serve, again whenever it ends, and fetch for each connection."""
 
-    def __init__(self, config: Path, clocks: Path | None) -> None:
-        self._config, self._clocks = config, clocks
+    def __init__(self, config: Path, clocks: Path | None, *, watchdog: bool = False) -> None:
+        self._config, self._clocks, self._watchdog = config, clocks, watchdog
         self._store = DescriptorStore(config.parent / "notify")
         self._doors = {name: _listen(config.parent / f"{name}.sock") for name in ("app", "control")}
         self._fetch = _listen(config.parent / "fetch.sock")
@@ -93,6 +95,8 @@ class Machine:
             "LISTEN_FDNAMES": ":".join(name for name, _ in named),
             "NOTIFY_SOCKET": str(self._config.parent / "notify"),
         }
+        if self._watchdog:
+            environ["WATCHDOG_USEC"] = WATCHDOG_USEC
 
         def program() -> int:
             os.environ.update(environ, LISTEN_PID=str(os.getpid()))
@@ -153,8 +157,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--config", type=Path, required=True)
     parser.add_argument("--clocks", type=Path)
+    parser.add_argument("--watchdog", action="store_true")
     options = parser.parse_args()
-    Machine(options.config, options.clocks).run()
+    Machine(options.config, options.clocks, watchdog=options.watchdog).run()
 
 
 if __name__ == "__main__":

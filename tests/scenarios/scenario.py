@@ -40,8 +40,11 @@ WAIT_S = 60.0
 class Machine(Agent):
     """The agent under the stand-in for systemd. ``started`` counts serve and fetch, ``sent`` signals."""
 
-    def __init__(self, configuration: Callable[[Path], str], factor: float) -> None:
+    def __init__(
+        self, configuration: Callable[[Path], str], factor: float, *, watchdog: bool = False
+    ) -> None:
         super().__init__(configuration)
+        self._watchdog = ["--watchdog"] if watchdog else []
         self.started: Counter[str] = Counter()
         self.sent: Counter[str] = Counter()
         self._clock_file = self.directory / "clocks"
@@ -53,6 +56,7 @@ class Machine(Agent):
             [
                 *(sys.executable, "-m", "tests.scenarios.machine"),
                 *("--config", self.configuration, "--clocks", self._clock_file),
+                *self._watchdog,
             ],
             cwd=ROOT,
             stdin=subprocess.PIPE,
@@ -95,7 +99,8 @@ class Scenario:
     """One VPS and its day. Use as a context manager; ``start`` starts the agent.
 
     ``values`` are what is in Barbican at first. ``factor`` is how fast the clocks run while the agent waits.
-    ``settings`` are further tables of its configuration. ``tls`` is what the proxies speak.
+    ``settings`` are further tables of its configuration. ``tls`` is what the proxies speak. With ``watchdog``
+    it has one, as under systemd.
     """
 
     def __init__(
@@ -109,11 +114,12 @@ class Scenario:
         tls: ssl.SSLContext | None = None,
         ca_file: Path | None = None,
         seen: Callable[[str, Response], None] = lambda *_: None,
+        watchdog: bool = False,
     ) -> None:
         self.cloud, self.name, self.values = cloud, name, values
         self._settings, self._ca_file = settings, ca_file
         self.vps: Vps = cloud.vps(f"vps-{secrets.token_hex(4)}", values)
-        self.machine = Machine(self._configuration, factor)
+        self.machine = Machine(self._configuration, factor, watchdog=watchdog)
         self.now = self.machine.clocks.boot
         self.keystone = FaultProxy(cloud.auth_url, "keystone", tls=tls, now=self.now)
         self.barbican = FaultProxy(cloud.testbed.places.barbican_url, tls=tls, now=self.now)

@@ -50,8 +50,9 @@ def test_credential_expired(brief_cloud: Cloud) -> None:
     values = seven()
     with Scenario(brief_cloud, "credential-expired", values, settings=GRACE) as day:
         user = brief_cloud.runtime[day.vps.vps_id].user
-        brief_cloud.new_credential(day.vps.vps_id, user, expires_in=8)
         day.start()
+        brief_cloud.new_credential(day.vps.vps_id, user, expires_in=8)
+        day.reload()
         day.until(lambda: day.refresh().status == 502)
         failure = day.status()["failure"]
         assert (failure["step"], failure["fault"], failure["status"]) == ("Keystone", "denied", 401)

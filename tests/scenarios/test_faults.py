@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from deployer.cloud.secrets import generate_value
 from lab.testbed.fakes import faults, proxy
 from lab.testbed.fakes.tls import tls_context
 from tests.scenarios.scenario import DAY, HOUR, Scenario
@@ -149,3 +150,29 @@ def test_clocks_that_differ(cloud: Cloud) -> None:
         day.reader.stop()
         assert day.reader.gaps == []
         assert max(read.age or 0.0 for read in day.reader.reads) < HOUR
+
+
+def test_clocks_that_part(cloud: Cloud) -> None:
+    """Suspended or restored, the clocks apart: read at once; what that can't confirm is as old as it is."""
+    values = seven()
+    # in real time, so that within a test no poll comes by itself
+    with Scenario(cloud, "suspended", values, factor=1.0, watchdog=True) as day:
+        day.start()
+        values["JWT_SECRET"] = generate_value("JWT_SECRET")
+        cloud.deployment.rotate(day.vps, {"JWT_SECRET": values["JWT_SECRET"]})
+        day.machine.clocks.set_wall_ahead(3 * DAY)
+        day.until(lambda: day.holds(values))
+        assert f"the wall clock went {3 * DAY:.0f} s ahead of the boot clock" in day.machine.log
+        assert day.status()["confirmedAge"] < HOUR
+        with day.away("barbican"):
+            day.machine.clocks.set_wall_ahead(2 * DAY)
+            assert day.failure()["step"] == "connection"
+            assert day.status()["confirmedAge"] > 2 * DAY
+            assert day.holds(values)
+            day.machine.clocks.set_wall_ahead(-2 * DAY)
+            assert day.failure()["step"] == "connection"
+            assert day.status()["confirmedAge"] > 2 * DAY, "a clock that is set back makes nothing younger"
+        assert day.refresh().status == 200
+        assert day.status()["confirmedAge"] < HOUR
+        day.reader.stop()
+        assert day.reader.gaps == []

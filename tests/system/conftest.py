@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from lab.testbed.cloud import Cloud
-from tests.system.installed import NEWER, Installed, booted, copied_tree, set_up
+from tests.system.installed import NEWER, Installed, booted, booted_again, copied_tree, installed_once, set_up
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,6 +35,14 @@ def deb() -> Path:
 
 
 @pytest.fixture(scope="session")
+def deployer_deb(deb: Path) -> Path:
+    """The deployer's package, of the same source and version, beside it."""
+    found = deb.with_name(deb.name.replace("vps-secrets-agent_", "vps-secrets-deployer_"))
+    assert found.exists(), "run scripts/deb first, or the whole: scripts/test-system"
+    return found
+
+
+@pytest.fixture(scope="session")
 def newer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same source as another version, built as one builds it."""
     tree = tmp_path_factory.mktemp("newer")
@@ -44,7 +52,7 @@ def newer(tmp_path_factory: pytest.TempPathFactory) -> Path:
         path.write_text(re.sub(r"\d+\.\d+\.\d+", NEWER, path.read_text(), count=1))
     built = subprocess.run(["scripts/deb"], cwd=tree, capture_output=True, text=True, check=False)
     assert built.returncode == 0, built.stderr
-    return next((tree / "build" / "deb").glob(f"*_{NEWER}_all.deb"))
+    return next((tree / "build" / "deb").glob(f"vps-secrets-agent_{NEWER}_all.deb"))
 
 
 @pytest.fixture
@@ -54,24 +62,45 @@ def own_cloud() -> Iterator[Cloud]:
         yield made
 
 
+@pytest.fixture(scope="session")
+def layer(rootfs: Path, deb: Path) -> Iterator[Path]:
+    """What the package's installation changes, made once for each Debian."""
+    with installed_once(rootfs, deb) as made:
+        yield made
+
+
 @pytest.fixture
-def bare(rootfs: Path, deb: Path) -> Iterator[Installed]:
-    """A machine on which nothing but the package is installed, without a configuration."""
+def fresh(rootfs: Path, deb: Path) -> Iterator[Installed]:
+    """A machine on which the package was installed since it booted, without a configuration."""
     with booted(rootfs, deb) as machine:
         yield machine
 
 
+@pytest.fixture
+def bare(rootfs: Path, layer: Path, deb: Path) -> Iterator[Installed]:
+    """A machine that booted with the package, without a configuration."""
+    with booted_again(rootfs, layer, deb) as machine:
+        yield machine
+
+
 @pytest.fixture(scope="module")
-def serving(rootfs: Path, deb: Path, cloud: Cloud) -> Iterator[Installed]:
+def serving(rootfs: Path, layer: Path, deb: Path, cloud: Cloud) -> Iterator[Installed]:
     """A machine that serves two secrets to the user recruitiq; for tests that leave it so."""
-    with booted(rootfs, deb) as machine:
+    with booted_again(rootfs, layer, deb) as machine:
         set_up(machine, cloud, f"vps-{rootfs.name}-{id(machine)}")
         yield machine
 
 
 @pytest.fixture
-def own(rootfs: Path, deb: Path, own_cloud: Cloud) -> Iterator[Installed]:
-    """The same with a cloud that may be broken."""
-    with booted(rootfs, deb) as machine:
-        set_up(machine, own_cloud, "vps-prod-001")
-        yield machine
+def own(rootfs: Path, layer: Path, deb: Path, cloud: Cloud) -> Iterator[Installed]:
+    """The same for one test, which may stop, pause or kill the cloud's services: they are back at its end."""
+    try:
+        with booted_again(rootfs, layer, deb) as machine:
+            set_up(machine, cloud, machine.name)
+            yield machine
+    finally:
+        for service, pid in cloud.testbed.pids.items():
+            if pid is None:
+                cloud.testbed.restart(service)
+            else:
+                cloud.testbed.resume(service)

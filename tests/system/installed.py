@@ -9,14 +9,14 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tests.system.machine import Machine
+from lab.testbed.machine import Machine, layer_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from deployer.cloud.secrets import Vps
     from lab.testbed.cloud import Cloud
-    from tests.system.machine import Done
+    from lab.testbed.machine import Done
 
 AGENT = "vps-secrets-agent.service"
 USER = "recruitiq"
@@ -75,7 +75,17 @@ class Installed(Machine):
 
 def copied_tree(directory: Path) -> None:
     """Copy what scripts/deb builds from, and itself."""
-    for name in ("LICENSE", "agent", "common", "docs/examples", "packaging", "scripts/deb", "systemd"):
+    for name in (
+        "LICENSE",
+        "agent",
+        "common",
+        "deployer",
+        "clients",
+        "docs",
+        "packaging",
+        "scripts/deb",
+        "systemd",
+    ):
         source, target = ROOT / name, directory / name
         target.parent.mkdir(parents=True, exist_ok=True)
         if source.is_dir():
@@ -89,6 +99,21 @@ def booted(rootfs: Path, deb: Path) -> Iterator[Installed]:
     """Boot, and install the package as a user would."""
     with Installed(rootfs, f"--bind-ro={deb.parent}:/debs") as machine:
         machine.run(f"useradd --create-home {USER}; apt-get install --yes /debs/{deb.name}")
+        yield machine
+
+
+@contextlib.contextmanager
+def installed_once(rootfs: Path, deb: Path) -> Iterator[Path]:
+    """Install the package as a user would; return what that changed, less what is one machine's own."""
+    script = f"useradd --create-home {USER}; apt-get install --yes /debs/{deb.name}"
+    with layer_of(rootfs, script, f"--bind-ro={deb.parent}:/debs") as layer:
+        yield layer
+
+
+@contextlib.contextmanager
+def booted_again(rootfs: Path, layer: Path, deb: Path) -> Iterator[Installed]:
+    """Boot what has the package already: the layer is of :func:`installed_once`."""
+    with Installed(rootfs, f"--bind-ro={deb.parent}:/debs", layer=layer) as machine:
         yield machine
 
 

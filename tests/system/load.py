@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import subprocess
     from collections.abc import Iterable
 
-    from tests.system.machine import Machine
+    from lab.testbed.machine import Machine
 
 PROGRAM = Path(__file__).parent / "load_inside.py"
 

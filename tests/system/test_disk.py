@@ -7,8 +7,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lab.testbed.machine import image_of
 from tests.system.installed import AGENT, VALUES, booted, set_up
-from tests.system.machine import image_of
 from tests.system.scan import forms, found
 from tests.system.writes import Writes
 
@@ -44,7 +44,7 @@ def _use_everything(machine: Installed) -> None:
             machine.run(f"kill -{signal} {machine.pid()}")
             assert machine.reads("JWT_SECRET", values["JWT_SECRET"])
             machine.until(lambda: machine.status().get("state") == "ready")
-    machine.run(f"systemctl restart {AGENT}; apt-get install --yes --reinstall /debs/*.deb")
+    machine.run(f"systemctl restart {AGENT}; apt-get install --yes --reinstall /debs/vps-secrets-agent_*.deb")
     machine.cloud.testbed.kill("barbican")
     machine.run("vps-secrets refresh", check=False)
     assert machine.reads("JWT_SECRET", ROTATED["JWT_SECRET"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import time
 from typing import TYPE_CHECKING
 
 from tests.system.installed import AGENT, USER, VALUES
@@ -13,7 +12,7 @@ if TYPE_CHECKING:
 
 GRANT = '\n[[grant]]\nunit = "consumer.service"\nsecrets = ["JWT_*"]\n'
 CONSUMER = (
-    "systemd-run --quiet --pipe --wait --collect --unit {unit} --property TimeoutStartSec=20 "
+    "systemd-run --quiet --pipe --wait --collect --unit {unit} --property TimeoutStartSec=60 "
     "--property LoadCredential={name}:/run/vps-secrets/credentials.sock "
     "sh -c 'sha256sum $CREDENTIALS_DIRECTORY/*'"
 )
@@ -50,20 +49,34 @@ def test_load_credential_before_the_agent_is_ready(own: Installed) -> None:
     waiting = own.start("sh", "-c", CONSUMER.format(unit="consumer", name="JWT_SECRET"))
     own.until_said("waits for the credential", "--unit", AGENT)
     own.kill()
-    time.sleep(1)
+    own.until(lambda: own.messages("--unit", AGENT).count("waits for the credential") == 2)
     assert waiting.poll() is None
     own.cloud.testbed.restart("barbican")
     own.run("vps-secrets refresh", check=False)
-    out, _ = waiting.communicate(timeout=30)
+    out, _ = waiting.communicate(timeout=90)
     assert out.split()[0] == DIGEST
 
     own.cloud.testbed.stop("barbican")
     own.run(f"systemctl stop {AGENT}; systemctl start {AGENT}")
     waiting = own.start("sh", "-c", CONSUMER.format(unit="consumer", name="JWT_SECRET"))
-    own.until(lambda: own.messages("--unit", AGENT).count("waits for the credential") >= 2)
+    own.until(lambda: own.messages("--unit", AGENT).count("waits for the credential") == 3)
     own.run(f"systemctl stop {AGENT}")
-    out, _ = waiting.communicate(timeout=30)
+    out, _ = waiting.communicate(timeout=90)
     assert (waiting.returncode, out) == (243, "")
+
+
+SIGNS = "stat --format='%n %.9Y' /run/vps-secrets/rotated/recruitiq /run/vps-secrets/rotated/all 2>/dev/null"
+SETTLED = f"""[ "$({SIGNS})" = "$(cat /run/vps-secrets/told/recruitiq)" ]
+[ "$(systemctl is-active vps-secrets-rotated@recruitiq.service)" = inactive ]
+[ "$(systemctl show --property NJobs --value)" = 0 ]"""
+"""Every sign has been told, and systemd has nothing left to do for it."""
+
+
+def _starts(machine: Installed) -> int:
+    """Return how often the unit was started, once every sign so far has been told."""
+    machine.until(lambda: machine.status().get("state") == "ready")
+    machine.until(lambda: machine.run(f"set -e; {SETTLED}", check=False).code == 0)
+    return len(machine.run("cat /run/starts").out.split())
 
 
 def test_a_rotation_restarts_the_unit_once(own: Installed) -> None:
@@ -75,19 +88,19 @@ def test_a_rotation_restarts_the_unit_once(own: Installed) -> None:
     )
     own.run("systemctl daemon-reload; systemctl start recruitiq")
     own.run("systemctl enable --now vps-secrets-rotated@recruitiq.path")
+    signs = own.run(SIGNS, check=False).out
     own.run(f"systemctl restart {AGENT}")
     own.kill()
-    time.sleep(4)
-    assert own.run("cat /run/starts").out.split() == ["start"]
+    own.until(lambda: own.status().get("state") == "ready")
+    assert own.run(SIGNS, check=False).out == signs, "nothing that the unit would be told"
     own.cloud.deployment.rotate(own.vps, {name: b"new " + value for name, value in VALUES.items()})
     own.refresh()
-    own.until(lambda: own.run("cat /run/starts").out.split() == ["start"] * 2)
+    assert _starts(own) == 2
     own.run(f"systemctl restart {AGENT}")
-    time.sleep(5)
-    assert own.run("cat /run/starts").out.split() == ["start"] * 2
+    assert _starts(own) == 2
     own.cloud.deployment.rotate(own.vps, VALUES)
     own.refresh()
-    own.until(lambda: own.run("cat /run/starts").out.split() == ["start"] * 3)
+    assert _starts(own) == 3
     sign = "/run/vps-secrets/rotated/all"
-    own.run(f"sleep 3; touch {sign}; sleep .3; touch {sign}; sleep .3; touch {sign}; sleep 5")
-    assert own.run("cat /run/starts").out.split() == ["start"] * 4, "rotations close together are told once"
+    own.run(f"for _ in 1 2 3; do touch {sign}; sleep .1; done")
+    assert _starts(own) == 4, "rotations close together are told once"

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 FILE = "/etc/vps-secrets-agent/agent.toml"
 FETCH = "vps-secrets-fetch@*"
+ALL_SOCKETS = "vps-secrets-app.socket vps-secrets-control.socket vps-secrets-credentials.socket"
 
 
 def _add(machine: Installed, text: str) -> int:
@@ -92,8 +93,51 @@ def test_a_path_that_something_else_has_taken(own: Installed) -> None:
     own.run(f"{stop}; mkdir /run/vps-secrets/app.sock; systemctl start vps-secrets-app.socket", check=False)
     assert own.show("vps-secrets-app.socket", "ActiveState") == "failed"
     assert "/run/vps-secrets/app.sock" in own.messages("--unit", "vps-secrets-app.socket")
-    own.run("rmdir /run/vps-secrets/app.sock; systemctl start vps-secrets-app.socket")
+    own.run("rmdir /run/vps-secrets/app.sock; systemctl restart vps-secrets-app.socket")
     own.until(lambda: own.reads("JWT_SECRET", VALUES["JWT_SECRET"]))
+
+
+def _journal_lines(machine: Installed) -> int:
+    return len(machine.journal())
+
+
+def test_a_socket_whose_group_is_gone(own: Installed) -> None:
+    """No loop, over a restart, a crash and a boot; the others answer; what the status says puts it right."""
+    socket, drop_in = "vps-secrets-app.socket", "/etc/systemd/system/vps-secrets-app.socket.d/group.conf"
+    generation = own.status()["generation"]
+    own.write(drop_in, "[Socket]\nSocketGroup=gone\n")
+    own.run("systemctl daemon-reload")
+    refused = own.run(f"systemctl restart {socket}", check=False)
+    assert refused.code == 1
+    own.until(lambda: own.status().get("generation") == generation)
+    lines = _journal_lines(own)
+    (warning,) = (text for text in own.status()["warnings"] if "is missing" in text)
+    assert warning.startswith("app.sock is missing")
+    own.until(lambda: "app.sock is missing" in own.show(AGENT, "StatusText"))
+    own.kill()
+    own.until(lambda: own.status().get("generation") == generation)
+    own.run(f"systemctl stop {ALL_SOCKETS} {AGENT}; systemctl start {ALL_SOCKETS}", check=False)  # as a boot
+    own.until(lambda: own.status().get("state") == "ready")
+    for _ in range(20):
+        own.status()
+    time.sleep(5)  # for a loop to show
+    assert _journal_lines(own) - lines < 200, "the loop wrote more in a second"
+    assert "Failed to resolve group gone" in own.messages("--unit", socket)
+
+    remedy = warning.rpartition("then ")[2]
+    assert remedy == f"systemctl restart {socket}"
+    own.run(f"groupadd gone; usermod --append --groups gone {USER}; {remedy}")
+    own.until(lambda: own.reads("JWT_SECRET", VALUES["JWT_SECRET"]))
+    assert own.status()["warnings"] == []
+
+    own.run(f"systemctl stop {ALL_SOCKETS} {AGENT}; systemctl mask --runtime {ALL_SOCKETS}")
+    lines = _journal_lines(own)
+    own.run(f"systemctl start {AGENT}", check=False)
+    own.until(lambda: own.show(AGENT, "ActiveState") == "failed")
+    time.sleep(2)
+    assert own.show(AGENT, "ActiveState") == "failed"
+    assert own.show(AGENT, "ExecMainStatus") == "78"
+    assert _journal_lines(own) - lines < 30
 
 
 @pytest.mark.parametrize("signal", ["KILL", "STOP"])
@@ -110,7 +154,8 @@ def test_a_reading_that_is_killed_or_hangs(own: Installed, signal: str) -> None:
     assert "fetch process" in out
     assert own.reads("JWT_SECRET", VALUES["JWT_SECRET"])
     own.cloud.testbed.resume("barbican")
-    own.run("vps-secrets refresh")  # also beside one that stands still
+    # also beside one that stands still; again where a busy machine takes longer than the three seconds
+    own.until(lambda: own.run("vps-secrets refresh", check=False).code == 0, 60)
     for left in _reading(own):
         own.run(f"kill -CONT {left}", check=False)
     own.until(lambda: not _reading(own), 60)
@@ -149,9 +194,9 @@ def test_the_status_line_stays_true(own: Installed) -> None:
     own.run("systemctl daemon-reload")
     _restart(own)
     own.until(lambda: own.show(AGENT, "StatusText").startswith("ready, confirmed"))
-    time.sleep(2.5)
+    own.until(lambda: not own.show(AGENT, "StatusText").startswith("ready, confirmed 0 s ago"))
     line = own.show(AGENT, "StatusText")
-    assert not line.startswith("ready, confirmed 0 s ago")
+    assert line.startswith("ready, confirmed")
     assert ", 2 secrets; next reading in" in line
     own.cloud.testbed.stop("barbican")
     own.run("vps-secrets refresh", check=False)

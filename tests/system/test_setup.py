@@ -43,9 +43,9 @@ def test_at_a_terminal_it_asks_and_shows_no_secret(bare: Installed, cloud: Cloud
 HASH = "cd /etc/vps-secrets-agent && sha256sum agent.toml keystone-credential.cred"
 
 
-def test_a_credential_that_is_wrong_changes_nothing(bare: Installed, own_cloud: Cloud) -> None:
+def test_a_credential_that_is_wrong_changes_nothing(bare: Installed, cloud: Cloud) -> None:
     """It is tried beside the running agent, which does not notice; so are a wrong id and a wrong VPS."""
-    bare.cloud, bare.vps = own_cloud, own_cloud.vps("vps-prod-001", VALUES)
+    bare.cloud, bare.vps = cloud, cloud.vps(bare.name, VALUES)
     bare.setup()
     files, pid, socket = bare.run(HASH).out, bare.pid(), bare.run("stat -c %i /run/vps-secrets/app.sock").out
     for given, options in (
@@ -64,9 +64,9 @@ def test_a_credential_that_is_wrong_changes_nothing(bare: Installed, own_cloud: 
     assert bare.run("ls -A /etc | grep vps-secrets").out.split() == ["vps-secrets-agent"]
 
 
-def test_a_renewal_keeps_what_is_not_given(bare: Installed, own_cloud: Cloud) -> None:
+def test_a_renewal_keeps_what_is_not_given(bare: Installed, cloud: Cloud) -> None:
     """Id and secret are given, nothing else; hand-written settings, grants and the socket stay."""
-    bare.cloud, bare.vps = own_cloud, own_cloud.vps("vps-prod-001", VALUES)
+    bare.cloud, bare.vps = cloud, cloud.vps(bare.name, VALUES)
     bare.setup()
     more = (
         '\n# mine\n[rotation]\npoll_interval = "7m" # often\n\n[[grant]]\nuser = "nobody"\nsecrets = ["A"]\n'
@@ -75,7 +75,7 @@ def test_a_renewal_keeps_what_is_not_given(bare: Installed, own_cloud: Cloud) ->
     bare.run("cat /root/more >>/etc/vps-secrets-agent/agent.toml; systemctl reload vps-secrets-agent")
     before = bare.run("cat /etc/vps-secrets-agent/agent.toml").out
     socket, generation = bare.run("stat -c %i /run/vps-secrets/app.sock").out, bare.status()["generation"]
-    credential = own_cloud.runtime["vps-prod-001"].credential
+    credential = cloud.runtime[bare.vps.vps_id].credential
     done = bare.run(
         f"vps-secrets setup --replace --application-credential-id {credential.id}", given=credential.secret
     )
@@ -89,18 +89,18 @@ def test_a_renewal_keeps_what_is_not_given(bare: Installed, own_cloud: Cloud) ->
     assert bare.reads("JWT_SECRET", VALUES["JWT_SECRET"])
 
 
-def test_nothing_to_serve_is_no_success(bare: Installed, own_cloud: Cloud) -> None:
+def test_nothing_to_serve_is_no_success(bare: Installed, cloud: Cloud) -> None:
     """A VPS id that is mistyped: the container has nothing of it."""
-    bare.cloud, bare.vps = own_cloud, own_cloud.vps("vps-prod-001", VALUES)
+    bare.cloud, bare.vps = cloud, cloud.vps(bare.name, VALUES)
     done = bare.setup("--vps-id", "vps-prod-002", check=False)
     assert done.code == 1
     assert "check --vps-id" in done.out
     assert "first reading  2 secrets" in bare.setup("--replace").out
 
 
-def test_a_drop_in_that_resets_the_credential(bare: Installed, own_cloud: Cloud) -> None:
+def test_a_drop_in_that_resets_the_credential(bare: Installed, cloud: Cloud) -> None:
     """Images for LXC have one: setup and the status say so, and the cure that is said works."""
-    bare.cloud, bare.vps = own_cloud, own_cloud.vps("vps-prod-001", VALUES)
+    bare.cloud, bare.vps = cloud, cloud.vps(bare.name, VALUES)
     reset = "/etc/systemd/system/service.d/lxc.conf"
     bare.write(reset, "[Service]\nLoadCredential=\nLoadCredentialEncrypted=\n")
     bare.run("systemctl daemon-reload")
@@ -116,9 +116,9 @@ def test_a_drop_in_that_resets_the_credential(bare: Installed, own_cloud: Cloud)
     assert "zzzz-credential.conf" in told.out
 
 
-def test_a_full_disk_is_told(bare: Installed, own_cloud: Cloud) -> None:
+def test_a_full_disk_is_told(bare: Installed, cloud: Cloud) -> None:
     """In one line, with the place; and no draft is left."""
-    bare.cloud, bare.vps = own_cloud, own_cloud.vps("vps-prod-001", VALUES)
+    bare.cloud, bare.vps = cloud, cloud.vps(bare.name, VALUES)
     place = "/etc/vps-secrets-agent"
     bare.run(
         f"mkdir -p {place}; mount -t tmpfs -o size=4k tmpfs {place}; head -c 4096 /dev/zero >{place}/fill"

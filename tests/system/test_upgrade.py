@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
 from typing import TYPE_CHECKING
 
-from tests.system.installed import APP, NEWER, USER, VALUES
+from tests.system.installed import AGENT, APP, NEWER, USER, VALUES
 from tests.system.load import clients, results
 
 if TYPE_CHECKING:
@@ -71,11 +70,13 @@ def test_a_crash_loop_takes_no_socket_away(own: Installed) -> None:
     own.write(drop_in, "[Service]\nExecStart=\nExecStart=/bin/false\n")
     own.run("systemctl daemon-reload")
     own.kill()
-    own.until(lambda: int(own.show("vps-secrets-agent.service", "NRestarts")) > 20, 60)
+    restarts = 20
+    own.until(lambda: int(own.show(AGENT, "NRestarts")) > restarts, 60)
     for name in ("app", "control", "credentials", "fetch"):
         assert own.show(f"vps-secrets-{name}.socket", "ActiveState") == "active"
     waiting = own.start("sh", "-c", f"{READ} | sha256sum")
-    time.sleep(1)
+    restarts = int(own.show(AGENT, "NRestarts")) + 2
+    own.until(lambda: int(own.show(AGENT, "NRestarts")) > restarts, 60)
     assert waiting.poll() is None
     own.run(f"rm {drop_in}; systemctl daemon-reload")
     out, _ = waiting.communicate(timeout=60)

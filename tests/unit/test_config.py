@@ -1,5 +1,6 @@
 """agent/config/reader.py: every mistake at once, with file and key, never a value; the example is right."""
 
+import os
 import re
 import secrets
 from pathlib import Path
@@ -9,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agent.config.model import Config, Method
-from agent.config.reader import NOT_FETCH, load
+from agent.config.reader import MAX_FILE, NOT_FETCH, load
 from common.errors import ConfigurationError
 from common.toml_table import duration, url
 
@@ -52,7 +53,15 @@ def test_every_commented_key_of_the_example_exists_and_shows_its_default(tmp_pat
     """Uncommented, the example means the same, but for the keys that have no default to show."""
     without_default = {
         *("username", "user_domain", "project", "project_domain", "cloud", "clouds_file"),
-        *("credential_file", "credential_fd", "region", "ca_file", "endpoint_override", "socket"),
+        *(
+            "credential_file",
+            "credential_fd",
+            "region",
+            "ca_file",
+            "endpoint_override",
+            "socket",
+            "sealing_key_file",
+        ),
         *("group", "unit", "after_max_stale", "DATABASE_URL", "calls_per_month", "url"),
     }
     text = EXAMPLE.read_text().replace(
@@ -151,6 +160,8 @@ def test_the_start_jitter_follows_from_the_fleet_unless_it_is_given(tmp_path: Pa
     assert (rotation.start_jitter, rotation.spread) == (5.0, 416.7)
     listing = _load(tmp_path, HEAD + LOGIN + size + "[fetch]\nlist_metadata = true\n")
     assert listing.rotation.spread == 250.0
+    told = _load(tmp_path, HEAD + LOGIN + size + "[fetch]\nacknowledge = true\n")
+    assert (told.rotation.spread, told.fetch.acknowledge, listing.fetch.acknowledge) == (500.0, True, False)
 
 
 def test_a_beacon_may_be_a_whole_fleets(tmp_path: Path) -> None:
@@ -275,15 +286,30 @@ def test_a_file_that_is_not_toml(text: str, tmp_path: Path) -> None:
 
 
 def test_a_file_that_can_not_be_read(tmp_path: Path) -> None:
-    """Missing, a directory, binary, nested too deep: told, never a traceback."""
-    for path in (tmp_path / "missing", tmp_path):
-        with pytest.raises(ConfigurationError, match="can't be read"):
-            load(path)
+    """Missing, binary, nested too deep: told, never a traceback."""
+    with pytest.raises(ConfigurationError, match="can't be read"):
+        load(tmp_path / "missing")
     binary = tmp_path / "binary"
     binary.write_bytes(b"\xff\xfe")
     with pytest.raises(ConfigurationError, match="not UTF-8"):
         load(binary)
     assert _keys(tmp_path, "a = " + "[" * 100_000) == ["(file)"]
+
+
+@pytest.mark.parametrize("kind", ["directory", "FIFO", "device without an end", "file that is too long"])
+def test_what_is_no_plain_file(kind: str, tmp_path: Path) -> None:
+    """It is refused, without waiting for a writer and without reading all of it."""
+    path = tmp_path / "agent.toml"
+    if kind == "directory":
+        path.mkdir()
+    elif kind == "FIFO":
+        os.mkfifo(path)
+    elif kind == "file that is too long":
+        path.write_bytes(b"#" * (MAX_FILE + 1))
+    else:
+        path.symlink_to("/dev/zero")
+    with pytest.raises(ConfigurationError, match="is no plain file of at most 1048576 bytes"):
+        load(path)
 
 
 @pytest.mark.parametrize(

@@ -14,16 +14,18 @@ from pathlib import Path
 
 import pytest
 
+from lab.demo.picture import LEFT_OUT, PARTS, cut, draw
 from lab.demo.screen import cells, fit
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = """
-import threading, time
-from lab.demo.screen import Screen
-screen = Screen()
-with screen.step("start Keystone and Barbican 鍵 " + "x" * 60):
-    time.sleep(1.5)
-screen.say("done")
+import time
+from lab.demo import screen
+screen.TICK_S = 0.01
+shown = screen.Screen()
+with shown.step("start Keystone and Barbican 鍵 " + "x" * 60):
+    time.sleep(0.5)
+shown.say("done")
 """
 
 
@@ -69,3 +71,37 @@ def test_without_a_terminal_there_is_one_plain_line() -> None:
 def test_wide_and_combining_characters_are_counted() -> None:
     """As a terminal does."""
     assert (cells("鍵a"), cells("e\u0301"), fit("鍵鍵鍵", 5), fit("abc", 3)) == (3, 1, "鍵鍵", "abc")
+
+
+def test_the_picture_shows_parts_that_the_demo_has() -> None:
+    """Each title and each word that is left out is in the demo's source; the picture in docs/ has them so."""
+    source = "".join(path.read_text() for path in (ROOT / "lab/demo").glob("*.py") if path.stem != "picture")
+    assert [title for title in PARTS if title not in source] == []
+    drawn = re.sub("<[^>]*>", "", (ROOT / "docs/demo.svg").read_text()).replace("&#x27;", "'")
+    assert [title for title in PARTS if f"\n{title}\n" not in drawn] == []
+    assert [words for words in LEFT_OUT if words in drawn] == []
+
+
+def test_the_picture_has_neither_times_nor_what_is_left_out() -> None:
+    """A step that is left out takes along what it led to."""
+    output = f"""
+A cloud: real Keystone
+[  0.1 s]  start Keystone  0.1 s
+
+{PARTS[0]}
+[ 12.3 s]  start the agent  12.2 s
+           2 calls to Keystone
+[ 99.0 s]  start <the> application   0.4 s
+           A  sha256 0b88fe675422  as in Barbican
+[103.0 s]  ask the {LEFT_OUT[3]} 0.4 s
+           it failed
+
+Everything is ended and removed.
+"""
+    shown = cut(output).splitlines()
+    assert shown[:5] == [
+        *("", PARTS[0], "  start the agent", "  start <the> application"),
+        "    A  sha256 0b88fe675422  as in Barbican",
+    ]
+    assert shown[5:7] == ["", "and more: other VPSs are refused, one is revoked, a deleted secret comes back"]
+    assert "start &lt;the&gt; application" in draw("\n".join(shown))

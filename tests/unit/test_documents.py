@@ -5,18 +5,20 @@ from __future__ import annotations
 import argparse
 import ast
 import importlib.util
-import io
 import re
 import subprocess
-import tokenize
 from functools import cache
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import pytest
 
 from agent.cli.__main__ import _parser
 from common import places
+from deployer.cli.__main__ import _parser as deployer_parser
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 ROOT: Final = Path(__file__).parents[2]
 FOLDERS: Final = "agent|common|deployer|lab|tests|docs|packaging|systemd|scripts"
@@ -26,7 +28,9 @@ SOURCES: Final = sorted(
     path
     for name in (*FOLDERS.split("|"), ".ci", "Makefile", "pyproject.toml")
     for path in ([ROOT / name] if (ROOT / name).is_file() else (ROOT / name).rglob("*"))
-    if path.is_file() and path.suffix not in {".md", ".png", ".svg", ".pyc"} and path.parent.name != "man"
+    if path.is_file()
+    and path.suffix not in {".md", ".png", ".svg"}
+    and path.parent.name not in {"man", "__pycache__"}
 )
 # Not ours: what a machine has, and what tests make there.
 ELSEWHERE: Final = ("/", "~", "$", "http", "build/", "*")
@@ -73,8 +77,8 @@ def words_of(path: Path) -> str:
         for node in ast.walk(ast.parse(text))
         if isinstance(node, ast.Constant) and isinstance(node.value, str)
     ]
-    tokens = tokenize.generate_tokens(io.StringIO(text).readline)
-    return "\n".join([*strings, *(token.string for token in tokens if token.type == tokenize.COMMENT)])
+    # a "#" begins a comment, or stands in a string, which is looked at anyway
+    return "\n".join([*strings, *re.findall("#.*", text)])
 
 
 @cache
@@ -114,12 +118,40 @@ def missing_files(text: str) -> list[str]:
 def commands() -> dict[str, set[str]]:
     """Return every subcommand of vps-secrets with its options."""
     (subparsers,) = (
-        action for action in _parser(["setup"])._actions if isinstance(action, argparse._SubParsersAction)
+        action
+        for action in _parser(["metrics", "doctor", "setup", "run", "join"])._actions
+        if isinstance(action, argparse._SubParsersAction)
     )
     return {
         name: {option for action in parser._actions for option in action.option_strings}
         for name, parser in subparsers.choices.items()
     }
+
+
+@cache
+def deploy_commands() -> dict[str, set[str]]:
+    """Return every subcommand of vps-secrets-deploy, with its verb where it has one, and its options."""
+    found = {}
+    ahead = [("", deployer_parser())]
+    while ahead:
+        name, parser = ahead.pop()
+        below = [each for each in parser._actions if isinstance(each, argparse._SubParsersAction)]
+        ahead += [(f"{name} {verb}".strip(), each) for group in below for verb, each in group.choices.items()]
+        found[name] = {option for action in parser._actions for option in action.option_strings}
+    return found
+
+
+def missing_deploy_commands(code: str) -> Iterator[str]:
+    """Yield each command of vps-secrets-deploy in code that there is not, or an option of it."""
+    for rest in re.findall(r"(?<![\w./-])vps-secrets-deploy ([a-z].*)", code):
+        first, second = [*rest.split(), "", ""][:2]
+        verbs = second.split("|") if f"{first} {second.split('|')[0]}" in deploy_commands() else [""]
+        for name in (f"{each} {verb}".strip() for each in first.split("|") for verb in verbs):
+            if name not in deploy_commands():
+                yield f"vps-secrets-deploy {name}"
+                continue
+            options = re.findall(r"(?<!\S)\[?(--[a-z][a-z-]*)", rest.partition("; ")[0].partition(" && ")[0])
+            yield from (f"{name} {option}" for option in options if option not in deploy_commands()[name])
 
 
 def missing_commands(code: str) -> list[str]:
@@ -136,6 +168,7 @@ def missing_commands(code: str) -> list[str]:
             missing.append(f"vps-secrets {command}")
         else:
             missing += [f"{command} {option}" for option in options if option not in commands()[command]]
+    missing += missing_deploy_commands(code)
     daemon = (ROOT / "agent/serve/__main__.py").read_text()
     for rest in re.findall(r"(?<![\w./-])(?<!-u )vps-secrets-agent ((?:\[?--).*)", code):
         missing += [
@@ -168,18 +201,30 @@ def test_links_lead_somewhere(document: Path) -> None:
     assert missing == []
 
 
-@pytest.mark.parametrize("path", [*DOCUMENTS, *MANUAL, *SOURCES], ids=the_id)
-def test_what_is_named_exists(path: Path) -> None:
-    """Files, folders, make targets, scripts, commands with their options, modules, decisions."""
+def missing_in(path: Path) -> list[str]:
+    """Return what a file names and is not there."""
     decisions = {int(file.name[:4]) for file in (ROOT / "docs/adr").glob("[0-9]*.md")}
-    missing = missing_files(words_of(path)) if path.name != "test_documents.py" else []
-    missing += missing_commands(code_in(path)) if path.name != "test_documents.py" else []
-    missing += [
+    missing = missing_files(words_of(path)) + missing_commands(code_in(path))
+    return missing + [
         f"ADR {number}"
         for number in re.findall(r"\bADR (\d+)", words_of(path))
         if int(number) not in decisions
     ]
-    assert missing == []
+
+
+def folder_of(path: Path) -> str:
+    """Return the folder of the tree that a file is in; the files in none are together."""
+    return path.relative_to(ROOT).parts[0] if path.parent != ROOT else "."
+
+
+@pytest.mark.parametrize("folder", sorted({folder_of(path) for path in [*DOCUMENTS, *MANUAL, *SOURCES]}))
+def test_what_is_named_exists(folder: str) -> None:
+    """Files, folders, make targets, scripts, commands with their options, modules, decisions."""
+    here = [path for path in [*DOCUMENTS, *MANUAL, *SOURCES] if folder_of(path) == folder]
+    missing = {
+        str(path.relative_to(ROOT)): missing_in(path) for path in here if path.name != "test_documents.py"
+    }
+    assert {path: names for path, names in missing.items() if names} == {}
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from agent.config.model import Container
 from agent.core.errors import CloudError, Step
-from agent.core.rotation import Entry
+from agent.core.rotation import Entry, has_double
 from agent.fetch.barbican import Listing, base_of, parse_listing
+from common.acknowledgement import consumer_of
 from common.names import SecretName, Version
 from common.untrusted_json import MalformedError
 
@@ -48,13 +49,48 @@ def test_entries_keep_their_case_and_their_doubles() -> None:
         Entry(SecretName("JWT_SECRET"), other),
         Entry(SecretName("jwt_secret"), VERSION),
     )
-    assert made.has_double()
+    assert has_double(made.entries)
     assert not made.rejected
 
 
 def test_the_same_entry_twice_is_one() -> None:
     """It is no rotation."""
-    assert not listing(entry(f"{VPS}/A"), entry(f"{VPS}/A")).has_double()
+    made = listing(entry(f"{VPS}/A"), entry(f"{VPS}/A"), entry(f"{VPS}/A~7"))
+    assert made.entries == (Entry(SecretName("A"), VERSION), Entry(SecretName("A"), VERSION, 7))
+    assert not has_double(made.entries)
+
+
+def test_what_consumers_say() -> None:
+    """Ours with a digest, each once; whatever else is there is nobody's business and stops no reading."""
+    one, two = consumer_of("1" * 64), consumer_of("2" * 64)
+    others: list[object] = [
+        *(None, 7, "x", [], {}, {"name": "vps-secrets"}, {"URL": one["URL"]}, {**one, "name": "other"}),
+        *({**one, "URL": None}, {**one, "URL": one["URL"] + "0"}, {**one, "URL": "urn:vps-secrets:key:x"}),
+        {**one, "URL": one["URL"].upper()},
+    ]
+    for consumers, said in (
+        ([one, *others, two, one], ("1" * 64, "2" * 64)),
+        (others, ()),
+        (None, ()),
+        ({}, ()),
+        ([consumer_of(f"{number:064x}") for number in range(200)], None),
+    ):
+        made: dict[str, object] = {
+            "container_ref": f"{BASE}/v1/containers/{CONTAINER.id}",
+            "secret_refs": [],
+            "consumers": consumers,
+        }
+        found = parse_listing(json.dumps(made).encode(), VPS, CONTAINER).acknowledged
+        assert found == said if said is not None else len(found) == 100
+
+
+def test_an_entry_with_a_k_is_one_of_its_name() -> None:
+    """Two versions of it are a double, however they are listed; what is no K is not ours."""
+    other = f"{BASE}/v1/secrets/{uuid.uuid4()}"
+    made = listing(entry(f"{VPS}/A~1795714393"), entry(f"{VPS}/A", other), entry(f"{VPS}/A~01"))
+    assert [(e.name, e.k) for e in made.entries] == [("A", 1795714393), ("A", 0)]
+    assert made.rejected == (f"{VPS}/A~01",)
+    assert has_double(made.entries)
 
 
 @pytest.mark.parametrize(

@@ -69,6 +69,22 @@ def test_another_code_in_the_body_denies_nothing(body: object) -> None:
     assert failure.fault is Fault.TRANSIENT
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"code": 404, "code": 403, "title": "x"}',
+        b'{"code": 403, "title": "x", "at": NaN}',
+        b'{"error": {"code": 403, "title": "x"}, "error": {"code": 403, "title": "x"}}',
+        '{"code": 403, "title": "x"}'.encode("utf-16"),
+    ],
+)
+def test_what_is_no_json_of_the_service_denies_nothing(body: bytes) -> None:
+    """A member that comes twice, a number that is none, another encoding: neither service writes such."""
+    failure = answer(403, body).judge()
+    assert failure is not None
+    assert failure.fault is Fault.TRANSIENT
+
+
 @given(st.integers(300, 599), st.booleans())
 def test_every_refusal_is_judged(status: int, keystone: bool) -> None:  # noqa: FBT001  # hypothesis
     """Only Barbican's 401 is left to the libraries; nothing of the body is in the text."""
@@ -115,14 +131,18 @@ def test_only_the_promised_status_is_a_success(status: int, keystone: bool) -> N
 )
 def test_only_the_type_that_was_asked_for_is_a_success(promised: str, received: str, *, good: bool) -> None:
     """A login page of a proxy is no secret, with whatever status it comes."""
-    made = replace(answer(200, {}, Content_Type=received), promise=promise("GET", promised))
+    made = replace(answer(200, {}, Content_Type=received), promise=promise("GET", promised, keystone=False))
     assert (made.judge() is None) is good is (made.outcome() == "ok")
 
 
 def test_what_makes_something_answers_201() -> None:
     """Keystone's token; all else is 200."""
-    assert promise("POST", "application/json") == Promise(201, "application/json", token=True)
-    assert promise("GET", "application/octet-stream") == Promise(200, "application/octet-stream")
+    assert promise("POST", "application/json", keystone=True) == Promise(201, "application/json", token=True)
+    assert promise("GET", "application/octet-stream", keystone=False) == Promise(
+        200, "application/octet-stream"
+    )
+    for method in ("POST", "DELETE"):  # of a consumer
+        assert promise(method, "application/json", keystone=False) == Promise(200, "application/json")
 
 
 @pytest.mark.parametrize(
@@ -132,7 +152,7 @@ def test_what_makes_something_answers_201() -> None:
 def test_a_login_gives_a_token(header: str | None, *, good: bool) -> None:
     """Without one Barbican's refusal would follow, and seem to be that access was taken away."""
     headers = {"Content_Type": "application/json"} | ({} if header is None else {"X_Subject_Token": header})
-    login = promise("POST", "application/json")
+    login = promise("POST", "application/json", keystone=True)
     made = replace(answer(201, {"token": {}}, keystone=True, **headers), promise=login)
     assert (made.judge() is None) is good
 

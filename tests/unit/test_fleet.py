@@ -7,7 +7,10 @@ import random
 import pytest
 
 from agent.core.schedule import Pace
-from lab.fleet import scenarios
+from deployer.core.schedule import DAY_S
+from lab.bench_deployer import acts
+from lab.bench_deployer.acts import Cost
+from lab.fleet import deployer, scenarios
 from lab.fleet.__main__ import borne_by_testbed
 from lab.fleet.cloud import AWAY, Capacity, Service
 from lab.fleet.machine import Generations, Machine
@@ -127,3 +130,58 @@ def test_whoever_is_not_answered_in_time_comes_again() -> None:
     ).run()
     assert (patient.failed, patient.unserved) == (0, 0)
     assert max(patient.served) == pytest.approx(90.0, abs=3.0)
+
+
+COSTS = {
+    "quiet look": Cost(1, 10, 16, 3, 1),
+    "daily look": Cost(8, 25, 16, 3, 1),
+    "rotation": Cost(14, 50, 35, 13, 5),
+    "arrival look": Cost(1, 10, 16, 3, 1),
+    "clean-up": Cost(10, 30, 19, 6, 2),
+}
+
+
+def followed(day: deployer.Day, sample: int = 400) -> deployer.Seen:
+    """Follow 100,000 VPSs by a sample."""
+    return deployer.follow(day, COSTS, 100_000, sample)
+
+
+def test_a_usual_day_of_the_deployer_is_even() -> None:
+    """Each VPS is looked at every hour, each secret rotates in its period, and no hour stands out."""
+    seen = followed(deployer.Day("", "", 2))
+    rotations = sum(1 / days for days in deployer.PERIODS_DAYS)
+    assert seen.acts["rotation"] == pytest.approx(2 * 100_000 * rotations, rel=0.25)
+    assert seen.acts["quiet look"] + seen.acts["daily look"] == pytest.approx(2 * 24 * 100_000, rel=0.03)
+    assert seen.acts["daily look"] == pytest.approx(2 * 100_000, rel=0.05)
+    assert seen.acts["clean-up"] < seen.acts["rotation"]
+    assert seen.late == 0
+    calls = [sum(hour.values()) for hour in deployer.hourly(seen, COSTS)]
+    mean = deployer.usual_calls_s(COSTS, 100_000)
+    assert all(0.7 * mean < one < 1.3 * mean for one in calls[1:])
+    assert seen.of(COSTS, "rows") > 3 * 2 * 24 * 100_000
+
+
+def test_daily_looks_in_one_hour_would_be_an_overload() -> None:
+    """The measure can fail: so it was before each VPS had an hour of its own."""
+    at_midnight = followed(deployer.Day("", "", 2, daily_at_midnight=True))
+    assert at_midnight.longest_wait > 3600
+    assert followed(deployer.Day("", "", 2)).longest_wait < 600
+
+
+def test_a_day_without_barbican_makes_nothing_late() -> None:
+    """The lead of a secret on 30 days is three days; all is caught up within hours, at the bucket's rate."""
+    seen = followed(deployer.Day("", "", 4, away=(DAY_S, 2 * DAY_S)), 3000)
+    assert seen.late == 0
+    assert 0 < seen.caught_up < 12 * 3600
+    calls = [sum(hour.values()) for hour in deployer.hourly(seen, COSTS)]
+    assert calls[25:47] == [0] * 22
+    assert max(calls) <= 1.01 * deployer.RESERVE * deployer.usual_calls_s(COSTS, 100_000)
+
+
+def test_what_was_measured_of_the_deployer_makes_its_days() -> None:
+    """lab/fleet/deployer.json is what ``make bench-deployer WRITE=1`` writes."""
+    costs = acts.kept()
+    assert set(deployer.ACTS) < set(costs)
+    day = deployer.DAYS[0]
+    told = deployer.line(day, deployer.follow(day, costs, 1000, 50), costs)
+    assert told.startswith(day.name)

@@ -9,8 +9,9 @@ import ast
 import re
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import pytest
 
@@ -22,13 +23,39 @@ FOLDERS: Final = ("agent", "common", "deployer", "lab", "tests")
 
 AGENT: Final = {"common", "agent", "agent.core", "agent.config"}
 WINGS: Final = {f"agent.serve.{wing}" for wing in ("host", "http", "store", "state", "sync", "endpoints")}
+DEPLOYER: Final = {
+    "common",
+    *(
+        "deployer",
+        "deployer.core",
+        "deployer.config",
+        "deployer.cloud",
+        "deployer.kinds",
+        "deployer.database",
+    ),
+}
+DEPLOYER_WINGS: Final = DEPLOYER | {
+    f"deployer.{wing}" for wing in ("hook", "registrar", "backup", "worker", "api", "cli")
+}
+EVERYTHING: Final = {
+    "common.sealing",
+    "agent.fetch",
+    "agent.identity",
+    "agent.serve",
+    "agent.run",
+    "agent.cli",
+    "agent.renew",
+}
 # Each part (a module belongs to the longest name that fits) and the parts that it may import, besides itself.
 MAY_IMPORT: Final[dict[str, set[str]]] = {
     "common": set(),
+    # not for serve, nor for any command at its start: it needs cryptography, and whoever has it has a key
+    "common.sealing": {"common"},
     "agent": {"common"},
     "agent.core": {"common"},
     "agent.config": {"common", "agent.core"},
-    "agent.fetch": AGENT,
+    "agent.fetch": AGENT | {"common.sealing"},
+    "agent.identity": AGENT | {"agent.fetch"},
     "agent.serve.host": AGENT,
     "agent.serve.http": AGENT | {"agent.serve.host"},
     "agent.serve.store": AGENT | {"agent.serve.host"},
@@ -36,18 +63,36 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
     "agent.serve.sync": AGENT | {"agent.serve.host", "agent.serve.state"},
     "agent.serve.endpoints": AGENT | WINGS - {"agent.serve.endpoints", "agent.serve.store"},
     "agent.serve": AGENT | WINGS,
-    "agent.cli": {"common", "agent"},
+    # the only part of the command through which values go
+    "agent.run": {"common"},
+    "agent.cli": {"common", "common.sealing", *AGENT, "agent.identity", "agent.run"},
+    "agent.renew": AGENT | {"agent.identity", "agent.cli"},
     "deployer": {"common"},
-    "lab": AGENT | WINGS | {"agent.fetch", "agent.serve", "agent.cli", "deployer"},
-    "tests": AGENT | WINGS | {"agent.fetch", "agent.serve", "agent.cli", "deployer", "lab"},
+    "deployer.core": {"common"},
+    "deployer.config": {"common", "deployer.core"},
+    "deployer.cloud": {"common", "deployer.core"},
+    # runs what an operator wrote: it has no way to the cloud, the database or a kind
+    "deployer.hook": {"common", "deployer", "deployer.config"},
+    "deployer.kinds": {"common", "deployer.core", "deployer.config", "deployer.hook"},
+    "deployer.database": {"common", "deployer.core"},
+    "deployer.registrar": {"common", "deployer", "deployer.core", "deployer.config", "deployer.cloud"},
+    "deployer.backup": DEPLOYER - {"deployer.kinds"},
+    "deployer.worker": DEPLOYER | {"common.sealing", "deployer.backup"},
+    # the api reaches worker and registrar over their sockets only: it has no way to the cloud, and no value
+    "deployer.api": {"common", "deployer", "deployer.core", "deployer.config", "deployer.database"},
+    "deployer.cli": DEPLOYER | {f"deployer.{wing}" for wing in ("backup", "worker", "registrar", "api")},
+    "lab": AGENT | WINGS | EVERYTHING | DEPLOYER_WINGS,
+    "tests": AGENT | WINGS | EVERYTHING | DEPLOYER_WINGS | {"lab"},
 }
 # What each part may import from outside, besides the standard library; lab and tests: whatever they need.
 LIBRARIES: Final[dict[str, set[str]]] = {
     "common": set(),
+    "common.sealing": {"cryptography"},
     "agent": set(),
     "agent.core": set(),
     "agent.config": set(),
     "agent.fetch": {"keystoneauth1", "barbicanclient", "requests", "urllib3", "yaml"},
+    "agent.identity": {"requests", "urllib3"},
     "agent.serve.host": set(),
     "agent.serve.http": set(),
     "agent.serve.store": set(),
@@ -56,10 +101,31 @@ LIBRARIES: Final[dict[str, set[str]]] = {
     "agent.serve.endpoints": set(),
     "agent.serve": set(),
     "agent.cli": {"tomlkit"},
-    "deployer": {"keystoneauth1"},
+    "agent.run": set(),
+    "agent.renew": set(),
+    "deployer": set(),
+    "deployer.core": set(),
+    "deployer.config": set(),
+    "deployer.cloud": {"keystoneauth1", "requests"},
+    "deployer.hook": set(),
+    "deployer.kinds": {"cryptography", "psycopg2"},
+    "deployer.database": {"sqlalchemy", "alembic"},
+    "deployer.registrar": {"keystoneauth1"},
+    "deployer.backup": {"cryptography", "keystoneauth1", "sqlalchemy"},
+    "deployer.worker": {"keystoneauth1", "requests", "sqlalchemy"},
+    "deployer.api": {
+        "aiohttp",
+        "cryptography",
+        "jinja2",
+        "jsonschema",
+        "markupsafe",
+        "prometheus_client",
+        "sqlalchemy",
+    },
+    "deployer.cli": {"sqlalchemy"},
 }
 # What decides does not act: these parts have no clock, no socket, no thread, no log, no randomness, no file.
-PURE: Final = ("common", "agent.core")
+PURE: Final = ("common", "agent.core", "deployer.core")
 # fmt: off
 PURE_LIBRARY: Final = {
     "__future__", "base64", "binascii", "bisect", "collections", "contextlib", "dataclasses",
@@ -78,18 +144,25 @@ IMPURE_METHODS: Final = {
 # fmt: on
 
 
-def modules() -> dict[str, ast.Module]:
-    """Return every module of ours by its name, parsed; a package is its ``__init__``."""
-    return {
-        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): ast.parse(
-            path.read_text()
-        )
-        for folder in FOLDERS
-        for path in sorted((ROOT / folder).rglob("*.py"))
-    }
+class Module(NamedTuple):
+    """What is asked of a module; not its tree: to keep all of them costs more than all else here."""
+
+    imports: list[str]
+    impurities: list[str]
 
 
-MODULES: Final = modules()
+@cache
+def modules() -> dict[str, Module]:
+    """Return every module of ours by its name; a package is its ``__init__``."""
+    found = {}
+    for folder in FOLDERS:
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+            tree = ast.parse(path.read_text())
+            found[name] = Module(
+                imported_by(name, tree), impurities(name, tree) if part_of(name) in PURE else []
+            )
+    return found
 
 
 def part_of(name: str) -> str:
@@ -118,16 +191,16 @@ def is_ours(imported: str) -> bool:
     return imported.partition(".")[0] in FOLDERS
 
 
-def graph(trees: Mapping[str, ast.Module]) -> dict[str, set[str]]:
+def graph(imports: Mapping[str, list[str]]) -> dict[str, set[str]]:
     """Return, for each module, the modules of ours that it imports: of a name in a module, the module."""
     return {
         name: {
-            imported if imported in trees else imported.rpartition(".")[0]
-            for imported in imported_by(name, tree)
+            imported if imported in imports else imported.rpartition(".")[0]
+            for imported in named
             if is_ours(imported)
         }
         - {name}
-        for name, tree in trees.items()
+        for name, named in imports.items()
     }
 
 
@@ -171,8 +244,8 @@ def test_imports_go_downwards_only() -> None:
     """Core imports common; fetch and serve never each other; the agent and the deployer neither."""
     edges = {
         (part_of(module), part_of(imported), f"{module} imports {imported}")
-        for module, tree in MODULES.items()
-        for imported in imported_by(module, tree)
+        for module, its in modules().items()
+        for imported in its.imports
         if is_ours(imported)
     }
     wrong = [what for part, needed, what in edges if needed != part and needed not in MAY_IMPORT[part]]
@@ -187,23 +260,22 @@ def test_the_table_permits_no_circle_of_parts() -> None:
 
 def test_no_two_modules_need_each_other() -> None:
     """Not by a third, nor for their types."""
-    assert circles(graph(MODULES)) == []
+    assert circles(graph({name: its.imports for name, its in modules().items()})) == []
 
 
 def test_what_decides_does_nothing_else() -> None:
     """No clock, socket, thread, log, file or chance in common and core."""
-    pure = [name for name in MODULES if part_of(name) in PURE]
-    assert len(pure) > 15
-    assert [what for name in pure for what in impurities(name, MODULES[name])] == []
+    assert len([name for name in modules() if part_of(name) in PURE]) > 15
+    assert [what for its in modules().values() for what in its.impurities] == []
 
 
 def test_each_part_has_its_own_libraries_only() -> None:
     """Common, core, configuration and the command are standard library; serve has no cloud library."""
     wrong = [
         f"{module} imports {imported}"
-        for module, tree in MODULES.items()
+        for module, its in modules().items()
         if part_of(module) in LIBRARIES
-        for imported in imported_by(module, tree)
+        for imported in its.imports
         if not is_ours(imported)
         and (top := imported.partition(".")[0]) not in sys.stdlib_module_names
         and top not in LIBRARIES[part_of(module)]
@@ -268,15 +340,14 @@ def test_a_pure_line_is_not(source: str) -> None:
 
 def test_a_circle_is_found_however_long_it_is() -> None:
     """Of three, one of them for a type, and a module that only hangs on it is no part of it."""
-    trees = {
+    sources = {
         "agent.a": "from agent.b import f",
         "agent.b": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from agent import c",
         "agent.c": "def f():\n    import agent.a",
         "agent.d": "from agent import a",
     }
-    assert circles(graph({name: ast.parse(source) for name, source in trees.items()})) == [
-        {"agent.a", "agent.b", "agent.c"}
-    ]
+    imports = {name: imported_by(name, ast.parse(source)) for name, source in sources.items()}
+    assert circles(graph(imports)) == [{"agent.a", "agent.b", "agent.c"}]
 
 
 def test_a_part_is_named_by_its_longest_name() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import itertools
+import json
 import math
 import mmap
 import os
@@ -13,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.core.secret import SecretMetadata
+from agent.core.secret import NO_REMARKS, Seal, SecretMetadata
 from agent.serve.host.fdstore import DescriptorStore, inherit
 from agent.serve.store import index, memory_file
 from agent.serve.store.handover import Handover
@@ -151,6 +152,13 @@ def test_moments_that_can_not_be_are_found(at: int, wrong: float) -> None:
     assert "moments" in adopted.refused[0]
 
 
+@pytest.mark.parametrize("wrong", [math.nan, math.inf])
+def test_clocks_that_can_not_be_are_found(wrong: float) -> None:
+    """All would be older by that much."""
+    assert not Moments(ahead=wrong).are_possible(10.0)
+    assert Moments(ahead=-1e9).are_possible(10.0)
+
+
 @given(st.binary(max_size=200))
 def test_an_index_that_is_nonsense_is_refused(nonsense: bytes) -> None:
     """A digest that fits proves nothing about the index."""
@@ -237,3 +245,29 @@ def test_nothing_is_inherited_without_systemd(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("LISTEN_FDS", "3")
     assert inherit().sockets == {}
     assert "LISTEN_FDS" not in os.environ
+
+
+def test_a_seal_is_kept_with_its_version() -> None:
+    """So that after a restart, too, nothing older comes in its place."""
+    facts = (replace(_facts(A, V1, 1), seal=Seal(7, 5, 60.0)), replace(_facts(B, V2, 1), seal=Seal(3)))
+    made = index.Index(1, 1, {}, NO_REMARKS, facts, ())
+    assert index.decode(OWNER, index.encode(OWNER, made), [1, 1]).facts == facts
+
+
+def test_what_an_older_agent_left_is_taken() -> None:
+    """It knew of no seals: an update is no cold start."""
+    made = index.Index(1, 1, {}, NO_REMARKS, (_facts(A, V1, 1),), ())
+    members = json.loads(index.encode(OWNER, made))
+    for facts in members["facts"]:
+        del facts["seal"]
+    members["format"] = 1
+    assert index.decode(OWNER, json.dumps(members).encode(), [1]) == made
+
+
+@pytest.mark.parametrize("seal", [[1, 2, None], [1, 0], [1.5, 0, None], [1, 0, -1], 7, {}, [1, 0, "1h"]])
+def test_a_damaged_seal_is_refused(seal: object) -> None:
+    """Whole: a kept file is taken as it is or not at all."""
+    members = json.loads(index.encode(OWNER, index.Index(1, 1, {}, NO_REMARKS, (_facts(A, V1, 1),), ())))
+    members["facts"][0]["seal"] = seal
+    with pytest.raises(AdoptionError, match="damaged"):
+        index.decode(OWNER, json.dumps(members).encode(), [1])

@@ -12,7 +12,19 @@ from agent.cli.__main__ import _parser
 
 ROOT = Path(__file__).parents[2]
 MAN = ROOT / "packaging" / "man"
-COMMANDS = ("status", "list", "wait", "watch", "refresh", "explain", "setup")
+COMMANDS = (
+    "status",
+    "list",
+    "wait",
+    "watch",
+    "refresh",
+    "explain",
+    "metrics",
+    "doctor",
+    "run",
+    "setup",
+    "join",
+)
 
 
 def _page(name: str) -> str:
@@ -47,7 +59,7 @@ def _completed(*words: str) -> set[str]:
 def test_every_command_is_offered_and_has_its_lines(capsys: pytest.CaptureFixture[str]) -> None:
     """In the order of the help: none is missing, none is invented."""
     with pytest.raises(SystemExit):
-        _parser(["setup"]).parse_args(["--help"])
+        _parser(["setup", "run"]).parse_args(["--help"])
     named = re.findall(r"^    ([a-z]+) ", capsys.readouterr().out, re.MULTILINE)
     assert tuple(named) == COMMANDS
     assert _completed("vps-secrets", "") >= set(COMMANDS)

@@ -7,28 +7,21 @@ lists something else for it, or nothing; a listed name without a value is pendin
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.config.reader import load
-from agent.core import rotation
 from agent.core.errors import Failure, Fault, Step
-from agent.core.rotation import LEAVING_S, SETTLE_S, Entry, Moment, Policy, Reading, Unread
+from agent.core.rotation import LEAVING_S, SETTLE_S, Entry, Moment, Reading, Unread
 from agent.core.secret import SecretMetadata
 from agent.serve.host import clock
 from agent.serve.state import State
 from agent.serve.store.store import Store
-from agent.serve.sync.refresher import Refresher
+from agent.serve.sync.publisher import Publisher
 from common.names import SecretName, Version
 
-if TYPE_CHECKING:
-    from agent.config.model import Config
-    from agent.core import wire
-
 NAMES = tuple(SecretName(name) for name in "ABC")
-POLICY = Policy(revocation_grace=1e9)
 AWAY = Failure(Step.BARBICAN, Fault.TRANSIENT, "to read", "wait")
 EXAMPLE = load(Path("packaging/agent.toml"))
 
@@ -43,14 +36,11 @@ ACTIONS = st.lists(
 
 
 class Vps:
-    """A container, what of it can't be read, and the agent's real refresher and store over it."""
+    """A container, what of it can't be read, and the agent's real publisher and store over it."""
 
     def __init__(self) -> None:
-        async def no_fetch(request: wire.Request, config: Config) -> wire.Reply:
-            raise AssertionError(request, config)
-
         self.state = State(EXAMPLE, (), Store(), clock.boot())
-        self.refresher = Refresher(self.state, no_fetch, lambda _: None)
+        self.publisher = Publisher(self.state)
         self.listed: dict[SecretName, Version] = {}
         self.unread: dict[Version, Unread] = {}
         self.tried: set[Version] = set()
@@ -71,10 +61,7 @@ class Vps:
         elif action == "heal":
             self.unread.clear()
         elif action == "fail":
-            held = self.state.store.held()
-            now = Moment(self.boot, self.boot)
-            step = rotation.after_failure(held, AWAY, self.refresher._progress, POLICY, now)
-            self.refresher._apply(step, {}, now)
+            self.publisher.failed(AWAY)
 
     def read(self) -> None:
         """Make one reading and publish what it leads to."""
@@ -91,9 +78,7 @@ class Vps:
         self.waits = bool(held) and not unread.keys() <= self.tried  # it may be half of a rotation
         self.tried = set(unread)
         reading = Reading(tuple(Entry(n, v) for n, v in self.listed.items()), read, unread)
-        now = Moment(self.boot, self.boot)
-        step = rotation.after_reading(held, reading, self.refresher._progress, POLICY, now)
-        self.refresher._apply(step, {v: (facts, b"x") for v, facts in read.items()}, now)
+        self.publisher.publish(reading, dict.fromkeys(read, b"x"), Moment(self.boot, self.boot))
 
     def check(self) -> None:
         """Compare what is served and marked with the account, unless a new version is waited for."""
@@ -104,8 +89,8 @@ class Vps:
         served = snapshot.versions()
         readable = {n: v for n, v in self.listed.items() if v not in self.unread or served.get(n) == v}
         assert {n: v for n, v in served.items() if n in readable} == readable
-        assert snapshot.kept == {n for n, v in served.items() if self.listed.get(n) != v}
-        assert snapshot.pending == self.listed.keys() - served.keys()
+        assert snapshot.remarks.kept == {n for n, v in served.items() if self.listed.get(n) != v}
+        assert snapshot.remarks.pending == self.listed.keys() - served.keys()
 
 
 @given(st.lists(ACTIONS, min_size=1, max_size=8))
@@ -132,10 +117,10 @@ def test_a_fresh_value_and_a_name_that_goes_in_one_reading() -> None:
     vps.act("remove", NAMES[1])
     vps.read()
     assert vps.state.store.snapshot is not None
-    assert NAMES[0] in vps.state.store.snapshot.kept
+    assert NAMES[0] in vps.state.store.snapshot.remarks.kept
     vps.act("heal", NAMES[0])
     vps.read()
     vps.check()
     assert NAMES[1] not in vps.state.store.snapshot.current
-    assert vps.state.store.snapshot.kept == frozenset()
+    assert vps.state.store.snapshot.remarks.kept == frozenset()
     vps.state.store.close()

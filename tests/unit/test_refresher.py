@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from agent.config.reader import load
 from agent.core.errors import CloudError, Failure, Fault, Step
@@ -15,6 +15,7 @@ from agent.serve.host import clock
 from agent.serve.state import State
 from agent.serve.store.store import Store
 from agent.serve.sync import freshness
+from agent.serve.sync.publisher import Publisher
 from agent.serve.sync.refresher import Refreshed, Refresher
 from lab.testbed.fakes.fetch_server import World
 
@@ -25,6 +26,11 @@ if TYPE_CHECKING:
 
     from agent.config.model import Config
     from agent.core import wire
+
+
+EXAMPLE: Final = load(Path("packaging/agent.toml"))
+CONFIG: Final = replace(EXAMPLE, rotation=replace(EXAMPLE.rotation, start_jitter=0.0))
+"""The example's configuration, but that nothing is waited for before the first reading."""
 
 
 @contextlib.asynccontextmanager
@@ -51,7 +57,8 @@ async def test_a_bug_in_what_is_told_ends_no_reading(caplog: pytest.LogCaptureFi
         told.put_nowait(refreshed)
         raise ValueError("canary")
 
-    refresher = Refresher(State(load(Path("packaging/agent.toml")), (), Store(), clock.boot()), fetch, broken)
+    state = State(CONFIG, (), Store(), clock.boot())
+    refresher = Refresher(state, fetch, broken, Publisher(state))
     async with running(refresher):
         await asyncio.wait_for(told.get(), 20)
         await refresher.refresh()
@@ -69,8 +76,8 @@ async def test_a_refresher_that_does_not_move_is_stuck(monkeypatch: pytest.Monke
         await asyncio.Event().wait()
         raise AssertionError
 
-    state = State(load(Path("packaging/agent.toml")), (), Store(), clock.boot())
-    refresher = Refresher(state, hanging, lambda _: None)
+    state = State(CONFIG, (), Store(), clock.boot())
+    refresher = Refresher(state, hanging, lambda _: None, Publisher(state))
     assert not refresher.is_stuck()
     async with running(refresher):
         await asyncio.wait_for(began.wait(), 20)
@@ -91,8 +98,8 @@ async def test_a_machine_that_was_suspended_reads_when_it_looks(monkeypatch: pyt
         del config
         return world.reply(request)
 
-    state = State(load(Path("packaging/agent.toml")), (), Store(), clock.boot())
-    refresher = Refresher(state, fetch, cycles.put_nowait)
+    state = State(CONFIG, (), Store(), clock.boot())
+    refresher = Refresher(state, fetch, cycles.put_nowait, Publisher(state))
     async with running(refresher):
         await asyncio.wait_for(cycles.get(), 20)
         refresher.look()
@@ -131,8 +138,8 @@ async def test_clocks_that_part_cause_a_reading_and_older_values(monkeypatch: py
             raise CloudError(Failure(Step.BARBICAN, Fault.TRANSIENT, "to read", "wait"))
         return world.reply(request)
 
-    state = State(load(Path("packaging/agent.toml")), (), Store(), clock.boot())
-    refresher = Refresher(state, fetch, cycles.put_nowait)
+    state = State(CONFIG, (), Store(), clock.boot())
+    refresher = Refresher(state, fetch, cycles.put_nowait, Publisher(state))
     async with running(refresher):
         await asyncio.wait_for(cycles.get(), 20)
         refresher.look()
@@ -153,6 +160,37 @@ async def test_clocks_that_part_cause_a_reading_and_older_values(monkeypatch: py
         assert freshness.summary(state) == "ready"
 
 
+async def test_clocks_that_parted_while_no_agent_ran(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next process counts what it adopts as older, unless Barbican confirms it; and only once."""
+    cycles = asyncio.Queue[Refreshed]()
+    world, clocks, config = World(), Clocks(monkeypatch), CONFIG
+    world.put("A", b"canary")
+    store, away = Store(), asyncio.Event()
+
+    async def fetch(request: wire.Request, config: Config) -> wire.Reply:
+        del config
+        if away.is_set():
+            raise CloudError(Failure(Step.BARBICAN, Fault.TRANSIENT, "to read", "wait"))
+        return world.reply(request)
+
+    async def age_after_a_reading() -> float:
+        """Make a process of its own over what the one before has left."""
+        state = State(config, (), store, clock.boot())
+        refresher = Refresher(state, fetch, cycles.put_nowait, Publisher(state))
+        async with running(refresher):
+            refresher.ask()
+            await asyncio.wait_for(cycles.get(), 20)
+            return freshness.age(state)
+
+    assert await age_after_a_reading() < 3600
+    clocks.ahead = 3 * 86400.0
+    away.set()
+    for _ in range(2):
+        assert 3 * 86400 - 60 < await age_after_a_reading() < 3 * 86400 + 3600
+    away.clear()
+    assert await age_after_a_reading() < 3600
+
+
 async def test_clocks_that_are_set_to_and_fro_cause_no_storm(monkeypatch: pytest.MonkeyPatch) -> None:
     """One reading a minute at most; setting a clock back makes nothing younger."""
     cycles = asyncio.Queue[Refreshed]()
@@ -163,8 +201,8 @@ async def test_clocks_that_are_set_to_and_fro_cause_no_storm(monkeypatch: pytest
         del config
         return world.reply(request)
 
-    state = State(load(Path("packaging/agent.toml")), (), Store(), clock.boot())
-    refresher = Refresher(state, fetch, cycles.put_nowait)
+    state = State(CONFIG, (), Store(), clock.boot())
+    refresher = Refresher(state, fetch, cycles.put_nowait, Publisher(state))
     async with running(refresher):
         await asyncio.wait_for(cycles.get(), 20)
         for turn in range(20):
@@ -175,30 +213,21 @@ async def test_clocks_that_are_set_to_and_fro_cause_no_storm(monkeypatch: pytest
         assert freshness.age(state) >= 0
 
 
-def _with_max_stale(path: Path) -> Config:
-    """Return the example's configuration with a ``max_stale`` of an hour."""
-    example = Path("packaging/agent.toml").read_text()
-    path.write_text(re.sub(r"\n#? *max_stale = [^\n]*", '\nmax_stale = "1h"', example))
-    config = load(path)
-    assert config.staleness.max_stale == 3600
-    return config
-
-
 async def test_nothing_is_dropped_for_its_age_before_the_reading_that_may_confirm_it(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Somebody sets the clock ahead while Barbican is up, and max_stale is an hour."""
     cycles = asyncio.Queue[Refreshed]()
     world, clocks = World(), Clocks(monkeypatch)
     world.put("A", b"canary")
-    configuration = _with_max_stale(tmp_path / "agent.toml")
+    configuration = replace(CONFIG, staleness=replace(CONFIG.staleness, max_stale=3600.0))
 
     async def fetch(request: wire.Request, config: Config) -> wire.Reply:
         del config
         return world.reply(request)
 
     state = State(configuration, (), Store(), clock.boot())
-    refresher = Refresher(state, fetch, cycles.put_nowait)
+    refresher = Refresher(state, fetch, cycles.put_nowait, Publisher(state))
     async with running(refresher):
         await asyncio.wait_for(cycles.get(), 20)
         clocks.ahead = 7200.0

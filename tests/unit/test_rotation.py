@@ -19,7 +19,6 @@ from agent.core.rotation import (
     Policy,
     Progress,
     Reading,
-    Remarks,
     Step,
     Unread,
     after_failure,
@@ -29,7 +28,7 @@ from agent.core.rotation import (
     reads_doubles,
 )
 from agent.core.schedule import MIN_S
-from agent.core.secret import SecretMetadata
+from agent.core.secret import Remarks, SecretMetadata
 from common.names import SecretName, Version
 
 if TYPE_CHECKING:
@@ -62,8 +61,14 @@ def facts(version: str, expires: float | None = None) -> SecretMetadata:
     return SecretMetadata(name_of(version), Version(version), 1, "text/plain", float(version[1:]), expires)
 
 
+def entry(listed: str) -> Entry:
+    """Return the entry of ``A2``, the second version of name A, or of ``A2~7``, listed with k = 7."""
+    version, _, k = listed.partition("~")
+    return Entry(name_of(version), Version(version), int(k or 0))
+
+
 class Machine:
-    """The machine with its memory, as the refresher drives it; version ``A2`` is the second of name A."""
+    """The machine with its memory, as the refresher drives it; what is listed is read by :func:`entry`."""
 
     def __init__(self, *held: str, expires: float | None = None, policy: Policy | None = None) -> None:
         self.held = {name_of(v): facts(v, expires) for v in held}
@@ -91,9 +96,11 @@ class Machine:
 
     def read(self, *listed: str, untried: str = "", **unread: Unread) -> Step:
         """Take a reading in which everything listed is readable but for ``unread`` and ``untried``."""
-        tried = [v for v in listed if v not in known(self.held, self.now) and v not in untried.split()]
+        entries = tuple(map(entry, listed))
+        versions = {e.version: None for e in entries}
+        tried = [v for v in versions if v not in known(self.held, self.now) and v not in untried.split()]
         reading = Reading(
-            tuple(Entry(name_of(v), Version(v)) for v in listed),
+            entries,
             {Version(v): facts(v) for v in tried if v not in unread},
             {Version(v): unread[v] for v in tried if v in unread},
         )
@@ -258,6 +265,62 @@ def test_an_older_version_that_is_added_does_not_win() -> None:
     step = m.read("A1", "A2")
     assert m.serves == ["A2"]
     assert told(remarks(step).kept) == ""
+
+
+# --- entries with a k: a former version is listed again ---
+
+
+def test_a_rollback_is_a_rotation_like_any_other() -> None:
+    """The former pair is listed again, then the newer one goes: whole, and read anew."""
+    m = Machine("A2", "B2")
+    for boot, listed in enumerate(
+        (["A2", "B2", "A1~7"], ["A2", "B2", "A1~7", "B1~7"], ["B2", "A1~7", "B1~7"]), start=1
+    ):
+        step = m.at(boot).read(*listed, untried="A1 B1")
+        assert (step.versions, step.again_in) == (None, SETTLE_POLL_S)
+    m.at(5).read("A1~7", "B1~7")
+    assert m.serves == ["A1", "B1"]
+    assert m.progress == Progress(confirmed=5)
+    m.at(6).read("A1~7", "B1~7", "A3~8", "B3", untried="A3 B3")
+    m.at(7).read("A3~8", "B3")
+    assert m.serves == ["A3", "B3"]
+
+
+def test_after_a_minute_the_highest_k_is_taken_before_the_latest_created() -> None:
+    """A rollback that nobody has finished; of one k, and where there is none, the latest created."""
+    m = Machine("A2", "B1", "C1")
+    listed = ("A3~9", "A1~10", "A2", "B1~4", "B2~4", "C1", "C2")
+    m.at(10).read(*listed, untried="A1 A3 B2 C2")
+    step = m.at(10 + SETTLE_S).read(*listed)
+    assert m.serves == ["A1", "B2", "C2"]
+    assert told(step.duplicates) == "A B C"
+    assert told(remarks(step).kept) == ""
+
+
+def test_the_first_start_takes_the_highest_k_at_once() -> None:
+    """As it takes the newest."""
+    m = Machine()
+    m.read("A2", "A1~1", "B1", "B2")
+    assert m.serves == ["A1", "B2"]
+
+
+def test_a_highest_k_that_can_not_be_read_leaves_the_next_one() -> None:
+    """It is told that Barbican has a newer one."""
+    m = Machine("A2")
+    m.at(10).read("A3", "A2", "A1~7", A1=ABSENT)
+    step = m.at(10 + SETTLE_S).read("A3", "A2", "A1~7", A1=ABSENT)
+    assert m.serves == ["A3"]
+    assert told(remarks(step).kept) == "A"
+
+
+def test_one_version_under_several_entries_is_no_double() -> None:
+    """It is confirmed, and counts with the highest k of its entries."""
+    m = Machine("A1")
+    step = m.at(1).read("A1", "A1~3", "A1~2")
+    assert told(step.duplicates) == ""
+    assert step.progress == Progress(confirmed=1)
+    m.at(2).read("A1~5", "A2~4", "A1", untried="A2")
+    assert m.at(2 + SETTLE_S).read("A1~5", "A2~4", "A1").versions == {"A": "A1"}
 
 
 def test_a_double_that_stays_does_not_hold_up_the_next_rotation() -> None:

@@ -50,12 +50,14 @@ LIFETIME_S = 200.0
 class Barbican:
     """The container, its secrets, and those who rotate them.
 
-    All new entries first, then the old ones out, then their secrets are deleted.
+    All new entries first, then the old ones out, then their secrets are deleted, or kept for a rollback. An
+    entry that was removed can't be added again (Barbican answers 500), only the same secret with another k.
     """
 
     def __init__(self, groups: tuple[tuple[SecretName, ...], ...]) -> None:
         self.boot, self.time = 0.0, 1_000_000.0
         self.entries: list[Entry] = []
+        self.removed: set[Entry] = set()
         self.facts: dict[Version, SecretMetadata] = {}
         self.broken: dict[Version, Unread] = {}
         self.deleted: set[Version] = set()
@@ -66,20 +68,51 @@ class Barbican:
             self.rotate(group)
             self.finish()
 
-    def rotate(self, group: tuple[SecretName, ...], adds: int = 0, removes: int = 0) -> None:
+    def rotate(
+        self, group: tuple[SecretName, ...], adds: int = 0, removes: int = 0, *, keeps: bool = False
+    ) -> None:
         """Plan a rotation of all names of the group, in one of the orders that the rule allows."""
+        if not self.todo.get(group):
+            self._replace(group, {name: self._create(name) for name in group}, adds, removes, keeps=keeps)
+
+    def roll_back(self, group: tuple[SecretName, ...], adds: int = 0, removes: int = 0) -> None:
+        """Plan that what was replaced is listed again, or where it was deleted what is listed."""
         if self.todo.get(group):
             return
+        listed = {entry.version for entry in self.entries}
+        made = [version for version in self.facts if version not in self.deleted]
+        former = {self.facts[version].name: version for version in made if version not in listed}
+        if not former.keys() >= set(group):
+            former = {self.facts[version].name: version for version in made if version in listed}
+        targets = {name: former[name] for name in group if name in former}
+        self._replace(group, targets, adds, removes, keeps=True)
+
+    def _replace(
+        self,
+        group: tuple[SecretName, ...],
+        targets: Mapping[SecretName, Version],
+        adds: int,
+        removes: int,
+        *,
+        keeps: bool,
+    ) -> None:
         epoch = len(self.began)
         self.began[epoch] = self.boot
-        added = [self._create(name, epoch) for name in group]
+        self.epoch |= dict.fromkeys(targets.values(), epoch)
+        added = [Entry(name, version, self.next_k(name, version)) for name, version in targets.items()]
         removed = [entry for entry in self.entries if entry.name in group]
         orders = [list(itertools.permutations(entries)) for entries in (added, removed)]
         self.todo[group] = [
             *(("add", (entry,)) for entry in orders[0][adds % len(orders[0])]),
             *(("remove", (entry,)) for entry in orders[1][removes % len(orders[1])]),
-            ("delete", tuple(removed)),
+            ("keep" if keeps else "delete", tuple(removed)),
         ]
+
+    def next_k(self, name: SecretName, version: Version) -> int:
+        """Return the k of a new entry: above what is listed; none where it is not needed."""
+        highest = max((entry.k for entry in self.entries if entry.name == name), default=0)
+        used = [entry.k for entry in (*self.entries, *self.removed) if entry.version == version]
+        return max([highest, *used]) + 1 if highest or used else 0
 
     def advance(self, choice: int = 0) -> None:
         """Make the next step of one of the rotations that are under way."""
@@ -88,11 +121,17 @@ class Barbican:
             return
         verb, entries = self.todo[busy[choice % len(busy)]].pop(0)
         if verb == "add":
+            assert not self.removed.intersection(entries)
             self.entries += entries
         elif verb == "remove":
-            self.entries = [other for other in self.entries if other not in entries]
-        else:
+            self.remove(entries)
+        elif verb == "delete":
             self.deleted |= {entry.version for entry in entries}
+
+    def remove(self, entries: tuple[Entry, ...]) -> None:
+        """Remove entries from the container."""
+        self.removed.update(entries)
+        self.entries = [other for other in self.entries if other not in entries]
 
     def finish(self) -> None:
         """Make all steps that are left."""
@@ -108,18 +147,14 @@ class Barbican:
 
     def newest(self) -> dict[SecretName, Version]:
         """Return what a machine that has settled must hold."""
-        newest: dict[SecretName, Version] = {}
-        for entry in self.entries:
-            if isinstance(self.payload(entry.version), SecretMetadata):
-                newest[entry.name] = max(newest.get(entry.name, entry.version), entry.version)
-        return newest
+        readable = [e for e in self.entries if isinstance(self.payload(e.version), SecretMetadata)]
+        return {entry.name: entry.version for entry in sorted(readable, key=lambda e: (e.k, e.version))}
 
-    def _create(self, name: SecretName, epoch: int) -> Entry:
+    def _create(self, name: SecretName) -> Version:
         version = Version(f"{name}{len(self.facts):06}")
-        expires = self.time + LIFETIME_S if name == F and epoch % 2 else None
+        expires = self.time + LIFETIME_S if name == F and len(self.began) % 2 else None
         self.facts[version] = SecretMetadata(name, version, 1, "text/plain", float(len(self.facts)), expires)
-        self.epoch[version] = epoch
-        return Entry(name, version)
+        return version
 
 
 @dataclass
@@ -222,7 +257,7 @@ class Run:
         doubles = rotation.reads_doubles(self.held, self.progress, asked)
         entries = tuple(self.barbican.entries)
         wanted = sorted({entry.version for entry in entries} - known)
-        if len({entry.name for entry in entries}) < len(entries) and not doubles:
+        if rotation.has_double(entries) and not doubles:
             wanted = []
         answers: dict[Version, SecretMetadata | Unread] = {}
         for number, place in enumerate(permutation(len(wanted), order)):
@@ -240,6 +275,8 @@ class Run:
         step = rotation.after_reading(self.held, reading, self.progress, POLICY, asked)
         assert step.again_in is None or step.again_in >= MIN_S
         assert not self.held or step.versions is not None or step.progress.waiting_since is not None
+        if step.versions is not None and step.progress.waiting_since is None:
+            self._check_newest(step.versions, reading)
         return self._take(step, dict(reading.read), asked)
 
     def _take(self, step: Step, read: dict[Version, SecretMetadata], asked: Moment | None = None) -> Step:
@@ -271,6 +308,13 @@ class Run:
                 assert self.account.may_drop(name, now, is_reading=is_reading), (name, step.dropped[name])
             elif versions[name] == facts.version:
                 assert not self.account.must_drop(name, now, is_reading=is_reading), name
+
+    def _check_newest(self, versions: Mapping[SecretName, Version], reading: Reading) -> None:
+        """What is published of a listed name is the highest k, then the last created, of what is readable."""
+        held = {facts.version for facts in self.held.values()} - reading.unread.keys()
+        readable = [entry for entry in reading.entries if entry.version in held | reading.read.keys()]
+        newest = {e.name: e.version for e in sorted(readable, key=lambda e: (e.k, e.version))}
+        assert {name: versions[name] for name in newest} == newest
 
     def _check_whole(self, after: dict[SecretName, SecretMetadata], now: Moment) -> None:
         """No published set holds half of what was rotated together, unless the time for it has passed."""
@@ -309,11 +353,15 @@ class Run:
 
 
 @pytest.mark.parametrize("size", [2, pytest.param(3, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("back", [False, True], ids=["forward", "back"])
 @pytest.mark.parametrize("broken", [None, *Unread])
 def test_a_rotation_is_whole_whatever_its_order_and_wherever_it_is_read(
-    size: int, broken: Unread | None
+    size: int, broken: Unread | None, *, back: bool
 ) -> None:
-    """Every order of the steps with every choice of the moments at which the container is read."""
+    """Every order of the steps with every choice of the moments at which the container is read.
+
+    ``back``: it lists again what the rotation before has replaced.
+    """
     group = (A, B, C)[:size]
     orders, moments = math.factorial(size), 2 * size + 2
     cases = 0
@@ -321,11 +369,17 @@ def test_a_rotation_is_whole_whatever_its_order_and_wherever_it_is_read(
         range(orders), range(orders), itertools.product((False, True), repeat=moments)
     ):
         run = Run((group,))
+        first = run.barbican.newest()
+        if back:
+            run.barbican.rotate(group, keeps=True)
+            run.barbican.finish()
         run.cycle()
         former = dict(run.held)
-        run.barbican.rotate(group, adds, removes)
+        (run.barbican.roll_back if back else run.barbican.rotate)(group, adds, removes)
+        added = [entries[0].version for verb, entries in run.barbican.todo[group] if verb == "add"]
+        assert not back or sorted(added) == sorted(first.values())
         if broken is not None:
-            run.barbican.broken = {max(run.barbican.facts): broken}
+            run.barbican.broken = {max(added): broken}
         for moment in range(moments):
             if read[moment]:
                 run.cycle()
@@ -339,6 +393,26 @@ def test_a_rotation_is_whole_whatever_its_order_and_wherever_it_is_read(
         assert run.held != former
         cases += 1
     assert cases == orders**2 * 2**moments
+
+
+@pytest.mark.parametrize("starts", [True, False])
+@pytest.mark.parametrize("back", [False, True], ids=["forward", "back"])
+def test_a_rotation_that_nobody_finishes_is_taken_as_far_as_it_came(*, back: bool, starts: bool) -> None:
+    """Wherever it stopped: at once where nothing is held, else after its minute."""
+    for steps in range(6):
+        run = Run(((A, B),))
+        run.barbican.rotate((A, B), keeps=True)
+        run.barbican.finish()
+        if not starts:
+            run.cycle()
+        (run.barbican.roll_back if back else run.barbican.rotate)((A, B))
+        for _ in range(steps):
+            run.barbican.advance()
+        run.cycle()
+        if not starts:
+            run.sleep(SETTLE_S)
+            run.cycle()
+        assert {name: facts.version for name, facts in run.held.items()} == run.barbican.newest()
 
 
 def permutation(size: int, number: int) -> list[int]:
@@ -388,7 +462,7 @@ DELAYS = (0.5, 2.0, 9.5, 29.5, 30.0, 59.5, 60.0, 400.0)
 REASONS = tuple(Unread)
 ACTIONS = (
     *("cycle",) * 4,
-    *("rotate",) * 2,
+    *("rotate", "rotate", "roll back"),
     *("step",) * 3,
     *("sleep",) * 3,
     *("break", "heal", "away", "refused", "remove", "add", "clock"),
@@ -417,7 +491,9 @@ def _change(barbican: Barbican, action: str, number: int) -> None:
     is_listed = any(entry.name == G for entry in barbican.entries)
     match action:
         case "rotate":
-            barbican.rotate(GROUPS[number % len(GROUPS)], number, number // 2)
+            barbican.rotate(GROUPS[number % len(GROUPS)], number, number // 2, keeps=number % 3 > 0)
+        case "roll back":
+            barbican.roll_back(GROUPS[number % len(GROUPS)], number, number // 2)
         case "step":
             barbican.advance(number)
         case "break":
@@ -426,10 +502,10 @@ def _change(barbican: Barbican, action: str, number: int) -> None:
         case "heal":
             barbican.broken.clear()
         case "remove" if not barbican.todo[(G,)]:
-            barbican.entries = [entry for entry in barbican.entries if entry.name != G]
+            barbican.remove(tuple(entry for entry in barbican.entries if entry.name == G))
         case "add" if not barbican.todo[(G,)] and not is_listed:
             former = [facts.version for facts in barbican.facts.values() if facts.name == G]
-            barbican.entries.append(Entry(G, former[-1]))
+            barbican.entries.append(Entry(G, former[-1], barbican.next_k(G, former[-1])))
 
 
 @settings(suppress_health_check=[HealthCheck.too_slow])
@@ -442,6 +518,9 @@ def test_whatever_happens_the_rules_hold_and_the_machine_settles(
 ) -> None:
     """The checks are in :class:`Run`; what is drawn is all that Barbican, the network and clocks can do."""
     run = Run()
+    for group in GROUPS:  # so that there is something to roll back to
+        run.barbican.rotate(group, keeps=True)
+        run.barbican.finish()
     if starts:
         run.cycle()
     for action, number in actions:

@@ -12,7 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.core.secret import Secret, SecretMetadata, Snapshot, next_generation
-from common.names import SecretName, Version, parse_name, parse_version, strip_prefix
+from common.names import (
+    MAX_K,
+    SecretName,
+    Version,
+    entry_name,
+    parse_entry_name,
+    parse_name,
+    parse_version,
+    strip_prefix,
+)
 
 VERSION = Version("0b5a7c5e-2d0e-4c1c-9b0a-3f6f7d7d0b11")
 
@@ -40,6 +49,36 @@ def test_what_is_a_name_is_kept_as_it_is(name: str) -> None:
     assert parse_name(name) == name
     assert strip_prefix("vps-1", f"vps-1/{name}") == name
     assert strip_prefix("vps-1", f"vps-10/{name}") is None
+
+
+@given(st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}", fullmatch=True), st.integers(0, MAX_K))
+def test_an_entry_has_one_name(name: str, k: int) -> None:
+    """What is written is read again, and a secret's own name never has a K."""
+    full = entry_name("vps-1", SecretName(name), k)
+    assert parse_entry_name("vps-1", full) == (name, k)
+    assert parse_entry_name("vps-10", full) is None
+    assert strip_prefix("vps-1", full) == (name if k == 0 else None)
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        *("~", "~0", "~00", "~01", "~+1", "~-1", "~1~2", "~x", "~1x", "~0x1", "~1_0", "~1.0", "~\u0661"),
+        *("~1 ", "~ 1", "~1\n", "~" + "9" * 16, "~" + "9" * 5000),
+    ],
+)
+def test_what_is_no_k_is_refused(end: str) -> None:
+    """One number has one form, so that two entries are never the same one."""
+    assert parse_entry_name("vps-1", "vps-1/A" + end) is None
+    assert parse_entry_name("vps-1", "vps-1/" + end) is None
+
+
+@pytest.mark.parametrize("k", [-1, MAX_K + 1])
+def test_an_entry_that_nobody_would_read_is_not_written(k: int) -> None:
+    """The agent would report it as not this VPS's."""
+    with pytest.raises(ValueError, match="no entry"):
+        entry_name("vps-1", SecretName("A"), k)
+    assert parse_entry_name("vps-1", f"vps-1/A~{MAX_K}") == ("A", MAX_K)
 
 
 def test_a_version_is_a_canonical_uuid() -> None:

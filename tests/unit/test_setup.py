@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from agent.cli import ciphertext, setup, setup_files, setup_machine
+from agent.cli import setup, setup_files, setup_machine
 from agent.cli.__main__ import _parser
 from agent.cli.setup_config import Given, UnchangeableError, changed
+from agent.identity import ciphertext
 
 if TYPE_CHECKING:
     from pathlib import Path

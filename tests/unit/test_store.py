@@ -7,6 +7,7 @@ import contextlib
 import os
 import resource
 import secrets
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.core.errors import MemoryLockError
-from agent.core.secret import SecretMetadata
+from agent.core.secret import Remarks, Seal, SecretMetadata
 from agent.serve.host import clock
 from agent.serve.store.memory_file import MemoryFile, Moments
 from agent.serve.store.store import MAX_GONE, Store
@@ -156,12 +157,11 @@ def test_remarks_alone_make_no_new_generation() -> None:
     _publish(store, {A: "a1"})
     first = _generation(store)
     store.publish(
-        {A: Version("a1")}, {}, previous_until=0, now=0, pending=frozenset({B}), kept=frozenset({A})
+        {A: Version("a1")}, {}, previous_until=0, now=0, remarks=Remarks(frozenset({B}), frozenset({A}))
     )
     assert store.snapshot is not None
     assert store.snapshot.generation == first
-    assert store.snapshot.pending == frozenset({B})
-    assert store.snapshot.kept == frozenset({A})
+    assert store.snapshot.remarks == Remarks(frozenset({B}), frozenset({A}))
     assert _values(store) == {"A": b"a1"}
 
 
@@ -195,7 +195,7 @@ def test_token_state_is_kept_and_wiped() -> None:
 
 
 @contextlib.contextmanager
-def _no_descriptor() -> Iterator[None]:
+def no_descriptor() -> Iterator[None]:
     """Have the kernel refuse every new descriptor, and so every new memory file."""
     lowest = os.dup(0)
     os.close(lowest)
@@ -215,7 +215,7 @@ def test_what_has_to_go_needs_no_new_memory() -> None:
     assert store.snapshot is not None
     taken, grace = store.snapshot.current[B], store.snapshot.previous[A][0]
     published = store.next_publication()
-    with _no_descriptor():
+    with no_descriptor():
         store.expire_previous(10.0)
         assert (store.snapshot.generation, dict(store.snapshot.previous)) == (2, {})
         assert _values(store) == {"A": b"a2", "B": b"b1"}
@@ -236,7 +236,7 @@ def test_what_is_new_has_to_wait_but_not_what_has_to_go() -> None:
     """A reading that brings a version and takes a name away, without memory: the second is done."""
     store = Store()
     _publish(store, {A: "a1", B: "b1"})
-    with _no_descriptor(), pytest.raises(MemoryLockError, match=r"Too many open files\); raise LimitNOFILE="):
+    with no_descriptor(), pytest.raises(MemoryLockError, match=r"Too many open files\); raise LimitNOFILE="):
         _publish(store, {A: "a2"})
     assert _values(store) == {"A": b"a1"}
     assert store.snapshot is not None
@@ -250,7 +250,7 @@ def test_what_can_not_even_be_overwritten_is_wiped_whole() -> None:
     _publish(store, {A: "a1", B: "b1"})
     assert store._memory is not None
     store._memory.memory.close()
-    with _no_descriptor():
+    with no_descriptor():
         assert _publish(store, {A: "a1"}) == ("A", "B")
     assert store.held() == {}
     _publish(store, {A: "a1"})
@@ -274,3 +274,28 @@ def test_a_file_that_shrinks_in_place(payloads: list[tuple[bytes, bool]], data: 
     assert b"\xffGONE" not in bytes(other._map)
     other.close()
     file.close()
+
+
+def _sealed(name: SecretName, version: str, seal: Seal) -> dict[Version, tuple[SecretMetadata, bytes]]:
+    ((key, (facts, payload)),) = _read(name, version, version.encode()).items()
+    return {key: (replace(facts, seal=seal), payload)}
+
+
+def test_no_former_version_means_none_at_once() -> None:
+    """Not for a moment, whatever grace the configuration gives; other names keep theirs."""
+    store = Store()
+    _publish(store, {A: "1", B: "1b"})
+    read = _sealed(A, "2", Seal(8, 8)) | _read(B, "2b", b"2b")
+    store.publish({A: Version("2"), B: Version("2b")}, read, previous_until=10.0, now=1.0)
+    assert store.snapshot is not None
+    assert store.snapshot.previous.keys() == {B}
+
+
+def test_a_version_says_how_long_the_one_before_it_is_served() -> None:
+    """As its blueprint has it; the configuration's time is for the others."""
+    store = Store()
+    store.publish({A: Version("1")}, _sealed(A, "1", Seal(7)), previous_until=10.0, now=0.0)
+    store.publish({A: Version("2")}, _sealed(A, "2", Seal(8, 7, 3600.0)), previous_until=10.0, now=1.0)
+    assert store.snapshot is not None
+    ((former, until),) = store.snapshot.previous.values()
+    assert (former.reveal(), until) == (b"1", 3601.0)

@@ -19,7 +19,7 @@ from agent.core import wire
 from agent.core.errors import Failure, Fault, Step, WireError
 from agent.core.rotation import Entry, Reading, Unread
 from agent.core.secret import SecretMetadata
-from common.names import SecretName, Version
+from common.names import MAX_K, SecretName, Version
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,6 +32,8 @@ TIMINGS = {"start": 0.25, "login": 0.0, "list": 1e-3, "payloads": 2.5}
 
 versions = st.uuids().map(lambda value: Version(str(value)))
 names = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,30}", fullmatch=True).map(SecretName)
+digests = st.binary(min_size=32, max_size=32).map(bytes.hex)
+ks = st.just(0) | st.integers(1, MAX_K)
 lines = st.text(max_size=60).filter(str.isprintable)
 times = st.floats(min_value=0, max_value=4e9)
 
@@ -65,6 +67,8 @@ def reply_to(asked: wire.Request) -> wire.Reply:
         timings=TIMINGS,
         token_state=CANARY.encode(),
         credential_expires=1.5,
+        acknowledged=("0" * 64, "f" * 64),
+        acknowledge_problem="a former acknowledgement is left in the container: HTTP 500",
     )
 
 
@@ -82,7 +86,7 @@ def readings(draw: st.DrawFn) -> tuple[Reading, dict[Version, bytes], frozenset[
     }
     unread = {item: draw(st.sampled_from(Unread)) for item in listed if fate[item] == "unread"}
     known = frozenset(item for item in listed if fate[item] == "known")
-    entries = tuple(Entry(name, item) for item, name in listed.items())
+    entries = tuple(Entry(name, item, draw(ks)) for item, name in listed.items())
     return Reading(entries, read, unread), payloads, known
 
 
@@ -105,6 +109,7 @@ failures = st.builds(
         st.booleans(),
         st.floats(0.1, 3600),
         st.binary(max_size=500),
+        st.none() | digests,
     )
 )
 def test_a_request_arrives_as_it_was(sent: wire.Request) -> None:
@@ -230,6 +235,8 @@ def test_a_request_that_would_be_refused_is_not_sent() -> None:
         replace(good, timeout=0.0),
         replace(good, known=frozenset(version(number) for number in range(801))),
         replace(good, token_state=b"x" * 65537),
+        replace(good, serves="0" * 63),
+        replace(good, serves="A" * 64),
     ):
         with pytest.raises(WireError):
             wire.encode_request(bad)
@@ -355,6 +362,10 @@ A_FAILURE = {
         ("reading.entries.0", ["vps-prod-001/", str(version(1))]),
         ("reading.entries.0", ["vps-prod-001/a\0", str(version(1))]),
         ("reading.entries.0", ["vps-prod-001/OTHER", str(version(1))]),
+        ("reading.entries.0", ["vps-prod-001/JWT_SECRET~0", str(version(1))]),
+        ("reading.entries.0", ["vps-prod-001/JWT_SECRET~1x", str(version(1))]),
+        ("reading.entries.0", [1, str(version(1))]),
+        ("reading.read.0.name", "vps-prod-001/JWT_SECRET~1"),
         ("reading.entries.0.1", str(version(3))),
         ("reading.entries.0.1", str(version(1)).upper() + "x"),
         ("reading.entries.1.1", str(version(1))),
@@ -406,6 +417,15 @@ A_FAILURE = {
         ("credentialExpires", float("inf")),
         ("credentialExpires", True),
         ("credentialExpires", "2026-11-24"),
+        ("acknowledged", None),
+        ("acknowledged", ["x" * 64]),
+        ("acknowledged", ["A" * 64]),
+        ("acknowledged", ["0" * 63]),
+        ("acknowledged", ["0" * 64] * 101),
+        ("acknowledged", [1]),
+        ("acknowledgeProblem", None),
+        ("acknowledgeProblem", "a\nb"),
+        ("acknowledgeProblem", "x" * 501),
         ("tokenState", 31),
         ("tokenState", 33),
         ("tokenState", -32),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -49,6 +50,49 @@ def test_what_is_skipped_fails_the_run(text: str, workers: str, tmp_path: Path) 
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert "skipped without an expected reason" in run.stdout
     assert run.returncode in (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("first", "marks"),
+    [
+        ("coverage", {"slow": False}),
+        ("coverage", {"slow": True}),
+        *(("test", {"slow": slow, "long": long}) for slow in (True, False) for long in (True, False)),
+    ],
+)
+def test_what_one_script_leaves_out_the_other_runs(first: str, marks: dict[str, bool]) -> None:
+    """And only that: make test or make test-long has each test once, and .ci/run both."""
+    ran = [
+        eval(found[1], {"slow": False, "long": False, "nightly": False} | marks)  # noqa: S307  # our own text
+        for name in (first, "test-long")
+        if (found := re.search(r'-m "([a-z ()]+)"', (ROOT / "scripts" / name).read_text()))
+    ]
+    assert sorted(ran) == [False, True]
+    for name in ("test", "test-long"):
+        assert f"make {name}\n" in (ROOT / ".ci/run").read_text()
+
+
+def test_one_run_of_ci_says_all_that_is_wrong(tmp_path: Path) -> None:
+    """A step that fails keeps none from running, and is named at the end."""
+    for name, text in {
+        ".ci/run": (ROOT / ".ci/run").read_text(),
+        "bin/apt-get": "#!/bin/sh\n",
+        "bin/make": "#!/bin/sh\necho $1 >>ran\n[ $1 != test ] && [ $1 != deb-check ]\n",
+        "scripts/rootfs": "#!/bin/sh\n",
+        "scripts/rootfs-cloud": "#!/bin/sh\n",
+    }.items():
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+        path.chmod(0o755)
+    environ = os.environ | {"PATH": f"{tmp_path}/bin:{os.environ['PATH']}"}
+    run = subprocess.run([tmp_path / ".ci/run"], env=environ, capture_output=True, text=True, check=False)
+    ran = (tmp_path / "ran").read_text().split()
+    assert sorted(ran) == ["deb-check", "test", "test-long", "test-qemu", "test-system"]
+    assert run.stderr.splitlines() == ["ci: failed: make test", "ci: failed: make deb-check, the rest of it"]
+    table = run.stdout.partition("ci: minutes of each step\n")[2]
+    assert re.search(r"make test, failed with status 1\n.* make test-long\n", table)
+    assert run.returncode == 1
 
 
 def test_an_install_does_not_look_into_build(tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""Programs that use clients/, for test_clients.py."""

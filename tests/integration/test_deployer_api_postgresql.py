@@ -1,0 +1,107 @@
+"""The same API on a real PostgreSQL, and two of its processes beside each other."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+from sqlalchemy import create_engine, text
+
+from deployer.database import blueprints
+from lab.testbed.dashboard import LATE, fill
+from lab.testbed.deployer import Api, until
+from lab.testbed.postgresql import Postgresql
+from tests.integration import test_deployer_api as cases
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Postgresql]:
+    """Give a server that the tests of this file take turns with."""
+    with Postgresql() as made:
+        yield made
+
+
+@pytest.fixture
+def url(server: Postgresql) -> str:
+    """Give the address of a database that is empty."""
+    engine = create_engine(server.url, future=True)
+    with engine.begin() as c:
+        c.execute(text("DROP SCHEMA public CASCADE"))
+        c.execute(text("CREATE SCHEMA public"))
+    engine.dispose()
+    return server.url
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        cases.test_a_portal_asks_for_a_vps_and_waits_for_the_operation,
+        cases.test_the_same_key_is_the_same_operation,
+        cases.test_many_at_once_under_one_key,
+        cases.test_a_rotation_by_hand,
+        cases.test_a_rollback_lists_the_former_versions,
+        cases.test_access_is_taken_away_given_back_and_ended,
+        cases.test_many_rotate_in_waves_over_a_restart,
+        cases.test_figures_for_people_and_prometheus,
+        cases.test_pages_of_lists,
+    ],
+    ids=lambda case: case.__name__[5:],
+)
+def test_on_postgresql(url: str, case: Callable[[Api], None]) -> None:
+    """As on SQLite."""
+    with Api(database=url) as api:
+        with api.database.write() as c:
+            blueprints.put(c, time.time(), "backend", '[JWT_SECRET]\nkind = "random"\n', "unix:ops")
+        case(api)
+
+
+def test_the_pages_on_postgresql(url: str) -> None:
+    """Every filter, and the pages of one VPS."""
+    with Api(database=url) as api:
+        fill(api.database, 3000)
+        assert "of 3,000 VPSs need somebody." in api.ask("GET", "/").body.decode()
+        for path in (
+            *(
+                "/?look=late",
+                "/?label=env=stage",
+                "/?q=-1",
+                "/?look=fine&after=6:vps-prod-1&label=region=fra",
+            ),
+            *(f"/vps/{LATE}", "/history", "/operations", "/backups", "/metrics", "/v1/figures"),
+        ):
+            assert api.ask("GET", path).status == 200
+
+
+def test_two_processes_carry_an_order_out_once(url: str) -> None:
+    """Both see to orders for many; each VPS rotates once, whoever orders it."""
+    with Api(database=url) as first:
+        with first.database.write() as c:
+            blueprints.put(c, time.time(), "backend", '[JWT_SECRET]\nkind = "random"\n', "unix:ops")
+        for number in range(8):
+            cases.provision(first, f"vps-{number}")
+            cases.as_the_worker(first.database, f"vps-{number}")
+        with Api(database=url) as second:
+            found: list[str] = []
+
+            def ask(api: Api) -> None:
+                body = {"reason": "r", "all": True, "names": ["JWT_SECRET"]}
+                answer = api.ask("POST", "/v1/rotate", body, headers={"Idempotency-Key": "many"})
+                found.append(answer.json["id"])
+
+            threads = [threading.Thread(target=ask, args=(api,)) for api in (first, second) * 4]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+            assert len(set(found)) == 1
+            until(lambda: len(first.ask("GET", "/v1/rotations").json["items"]) == 8)
+            for number in range(8):
+                cases.arrived(first.database, f"vps-{number}")
+            until(lambda: cases.state_of(second, found[0]) == "done")
+            entries = second.ask("GET", "/v1/history?limit=1000").json["items"]
+            assert [entry["action"] for entry in entries].count("rotation.want") == 8
