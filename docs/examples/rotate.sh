@@ -11,13 +11,13 @@
 set -euo pipefail
 export -n TOKEN OS_APPLICATION_CREDENTIAL_SECRET # for no command that is started here
 json=application/json bytes=application/octet-stream TOKEN=${TOKEN:-}
-declare -A value=() made=() old=()
+declare -A value=() made=() lists=() old=() # lists: the name of the new entry; old: NAME|REFERENCE of each old one
 names=() phase=start began=0 answer='' status=''
 
 say() { echo "rotate.sh: $*" >&2; }
 fail() { say "$*"; exit 1; }
 field() { python3 -c 'import json, sys; print(json.load(sys.stdin)[sys.argv[1]])' "$1" <<<"$answer"; }
-entry() { printf '{"name": "%s", "secret_ref": "%s"}' "$VPS_ID/$1" "$2" | base64 -w0; }
+entry() { printf '{"name": "%s", "secret_ref": "%s"}' "$1" "$2" | base64 -w0; }
 
 request() { # METHOD URL [TYPE BODY-IN-BASE64]; sets answer and status. Neither token nor body is on a command line
   local headers=(--header "Accept: $json") output
@@ -54,7 +54,7 @@ finish() { # whatever ends this run: half a rotation is undone where it can be, 
       say "undoing: the VPS keeps its old values"
       for name in "${!made[@]}"; do
         { [[ $phase == making ]] || ALSO=404 call "remove the new entry $name" DELETE "$CONTAINER/secrets" $json \
-          "$(entry "$name" "${made[$name]}")"; } &&
+          "$(entry "${lists[$name]}" "${made[$name]}")"; } &&
           ALSO=404 call "delete the new secret of $name" DELETE "${made[$name]}" || left+=("$name: ${made[$name]}")
       done
       [[ ${#left[@]} == 0 ]] && say "nothing of this run is left; run it again" && exit 1
@@ -64,7 +64,7 @@ finish() { # whatever ends this run: half a rotation is undone where it can be, 
         "it replaces both" ;;
     removing)
       say "the new values are in force; of the old ones may be left:"
-      for name in "${names[@]}"; do for ref in ${old[$name]}; do echo "  $name: $ref" >&2; done; done
+      for name in "${names[@]}"; do for was in ${old[$name]}; do echo "  $name: ${was#*|}" >&2; done; done
       say "run this again, with the same or new values: it removes every older entry of these names;" \
         "a secret without an entry is deleted by DELETE on its reference" ;;
     *) exit "$code" ;;
@@ -96,8 +96,15 @@ done
 
 call "read the container" GET "$CONTAINER"
 for name in "${names[@]}"; do
-  old[$name]=$(python3 -c 'import json, sys
-for entry in json.load(sys.stdin)["secret_refs"]: entry["name"] == sys.argv[1] and print(entry["secret_ref"])' "$VPS_ID/$name" <<<"$answer")
+  # an entry NAME~K is one of NAME, and the highest K is the newest: so the new one gets a higher one, where there is any
+  { read -r "lists[$name]" && read -r "old[$name]"; } < <(python3 -c 'import json, re, sys
+name, k, old = sys.argv[1], 0, []
+for entry in json.load(sys.stdin)["secret_refs"]:
+    found = re.fullmatch(re.escape(name) + "(?:~([1-9][0-9]{0,14}))?", entry["name"] or "")
+    if found:
+        k, old = max(k, int(found[1] or 0)), [*old, entry["name"] + "|" + entry["secret_ref"]]
+print(f"{name}~{k + 1}" if k else name, " ".join(old), sep="\n")' "$VPS_ID/$name" <<<"$answer") ||
+    fail "the container is not as documented: ${answer:0:300}. Nothing was done"
 done
 phase=making
 for name in "${names[@]}"; do # without a payload, then who may read, then the payload: nobody else ever could
@@ -110,17 +117,17 @@ for name in "${names[@]}"; do # without a payload, then who may read, then the p
 done
 phase=listing began=$SECONDS
 for name in "${names[@]}"; do # all of them before an old one goes: so the agent knows what belongs together
-  ALSO=409 call "list the new value of $name" POST "$CONTAINER/secrets" $json "$(entry "$name" "${made[$name]}")"
+  ALSO=409 call "list the new value of $name" POST "$CONTAINER/secrets" $json "$(entry "${lists[$name]}" "${made[$name]}")"
   ((SECONDS - began < 45)) || fail "too slow: after 60 s the agent would take those that are listed without the others"
 done
 phase=removing
 for name in "${names[@]}"; do
-  for ref in ${old[$name]}; do
-    ALSO=404 call "remove the old entry of $name" DELETE "$CONTAINER/secrets" $json "$(entry "$name" "$ref")"
+  for was in ${old[$name]}; do
+    ALSO=404 call "remove the old entry of $name" DELETE "$CONTAINER/secrets" $json "$(entry "${was%%|*}" "${was#*|}")"
   done
 done
 for name in "${names[@]}"; do
-  for ref in ${old[$name]}; do ALSO=404 call "delete the old secret of $name" DELETE "$ref"; done
+  for was in ${old[$name]}; do ALSO=404 call "delete the old secret of $name" DELETE "${was#*|}"; done
 done
 phase=done
 for name in "${names[@]}"; do echo "$VPS_ID/$name: ${made[$name]}"; done
