@@ -85,6 +85,14 @@ class Grant:
             return "it names no caller"
         return None
 
+    def caller(self) -> str | None:
+        """Return whom it means, by number; None is nobody."""
+        asked = [("uid", self.user, self.uid), ("gid", self.group, self.gid), ("unit", self.unit, self.unit)]
+        known = [(key, value) for key, name, value in asked if name is not None]
+        if not known or any(isinstance(value, NoId) for _, value in known):
+            return None
+        return " ".join(f"{key}={value}" for key, value in known)
+
     def covers(self, name: SecretName) -> bool:
         """Return whether the grant's globs match the name."""
         return self._pattern.fullmatch(name) is not None
@@ -115,6 +123,13 @@ def decide(peer: Peer | None, name: SecretName, grants: tuple[Grant, ...]) -> De
             if grant.covers(name) and grant.mismatch(peer) is None:
                 return grant.decision
     return _DENIED
+
+
+def readers(name: SecretName, grants: tuple[Grant, ...]) -> frozenset[str]:
+    """Return the callers that the grants over a name mean, in words to compare."""
+    return frozenset(
+        caller for grant in grants if grant.covers(name) and (caller := grant.caller()) is not None
+    )
 
 
 def any_grant_matches(peer: Peer, grants: tuple[Grant, ...]) -> bool:

@@ -155,7 +155,7 @@ class Daemon:
                 freshness.age(state),
             )
             self._systemd.cycle_ended(freshness.line(state))
-            self._trigger_rotation()
+            self._report_publication()
         elif why_not := self._handover.why_not_at_all():
             _log.info("a restart will read everything from Barbican again: %s", why_not)
 
@@ -258,7 +258,7 @@ class Daemon:
         """Report to systemd how a cycle ended, and what changed to units that can't watch."""
         del refreshed  # what the units know may be older
         self._finder.find()
-        self._trigger_rotation()
+        self._report_publication()
         self._warn_of_expiry()
         self._systemd.cycle_ended(freshness.line(self._state))
         self._beacon.begin()
@@ -273,14 +273,17 @@ class Daemon:
         self._told = frozenset(self._state.warnings)
         for server in self._servers:
             server.look_again()
+        if self._servers:  # before, nobody is answered, and the accounts are not known yet
+            self._report_publication()
         self._state.store.wake()
 
-    def _trigger_rotation(self) -> None:
-        """Touch the signs of what the units do not know: it may have changed while no agent was running."""
-        store = self._state.store
+    def _report_publication(self) -> None:
+        """Tell watchers and units what they do not know: it may have changed while no agent was running."""
+        store, grants = self._state.store, self._state.grants
         if store.snapshot is not None:
-            told = self._trigger.touch(self._published.untold(store.snapshot), self._state.grants)
-            self._published.remember(store.snapshot, store.changed, told=told)
+            store.note_readable(self._published.newly_readable(grants))
+            told = self._trigger.touch(self._published.untold(store.snapshot), grants)
+            self._published.remember(store.snapshot, store.changed, grants, told=told)
 
     def _beat(self) -> str:
         """Have done what is due after a suspension, and return the line for ``systemctl status``."""

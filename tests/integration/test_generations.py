@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -222,7 +223,7 @@ def test_a_secret_that_can_not_be_read_is_not_taken_for_changed(remembering: Res
     assert remembering.times() == {}
 
 
-@pytest.mark.parametrize("damage", [b"", b"{", b'{"format": 1}', b"\xff" * 5000])
+@pytest.mark.parametrize("damage", [b"", b"{", b'{"format": 2}', b"\xff" * 5000])
 def test_a_damaged_record_is_none(remembering: Restarting, damage: bytes) -> None:
     """It is logged, and watchers learn all names."""
     before = remembering.agent.generation
@@ -252,6 +253,34 @@ def test_a_generation_that_is_yet_to_come_keeps_nobody_busy(restarting: Restarti
         assert told == {"generation": agent.generation, "changed": ["A", "B"]}
     assert time.monotonic() - began >= 3
     assert agent.get(f"/v1/watch?after={told['generation']}&timeout=0").status == 204
+
+
+def test_a_wider_grant_between_reading_and_waiting_is_heard_of(remembering: Restarting) -> None:
+    """By whoever waits since before, also over a restart; a narrower one wakes nobody, nor does none."""
+    agent = remembering.agent
+    text = agent.configuration.read_text()
+    _reload(agent, text.replace('secrets = ["A", "B"]', 'secrets = ["A"]'))
+    before = agent.generation
+    assert agent.get(f"/v1/watch?after={before}&timeout=0").status == 204
+    _reload(agent, text)
+    told = agent.get(f"/v1/watch?after={before}&timeout=0").json
+    assert told["changed"] == ["B"]
+    assert told["generation"] == agent.generation > before
+    assert agent.get(f"/v1/watch?after={told['generation']}&timeout=0").status == 204
+
+    _reload(agent, text.replace('secrets = ["A", "B"]', 'secrets = ["B"]'))
+    remembering.stop()
+    agent.write(text)
+    agent.start().until_ready()
+    assert agent.get(f"/v1/watch?after={told['generation']}&timeout=0").json["changed"] == ["A"]
+    assert remembering.times() == {}, "no value has changed"
+
+
+def _reload(agent: Agent, text: str) -> None:
+    agent.write(text)
+    before = agent.log.count("configuration loaded again")
+    agent.signal(signal.SIGHUP)
+    agent.until(lambda: agent.log.count("configuration loaded again") > before)
 
 
 def test_an_event_stream_goes_on_where_it_was_lost(restarting: Restarting) -> None:

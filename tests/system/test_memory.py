@@ -74,8 +74,8 @@ def test_without_a_descriptor_store_it_says_so(own: Installed) -> None:
         own.run(f"systemctl daemon-reload; systemctl stop {AGENT}; systemctl start {AGENT}")
         own.until(lambda: own.status()["state"] == "ready")
         if most == 0:
-            memory = own.status()["memory"]
-            assert (memory["kept"], "descriptor store" in memory["whyNotKept"]) == (False, True)
+            own.until(lambda: own.status()["memory"]["kept"] is False)  # systemd may refuse late
+            assert "descriptor store" in own.status()["memory"]["whyNotKept"]
         own.kill()
         own.until(lambda: own.status()["state"] == "ready")
         _serves_all(own)

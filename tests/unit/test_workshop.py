@@ -95,6 +95,33 @@ def test_one_run_of_ci_says_all_that_is_wrong(tmp_path: Path) -> None:
     assert run.returncode == 1
 
 
+ONCE = """
+from pathlib import Path
+def test_one():
+    seen = Path("{seen}")
+    first, _ = not seen.exists(), seen.touch()
+    assert not {fails}
+def test_two(): pass
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("fails", "status", "named"), [("first", 0, 1), ("True", 1, 0), ("False", 0, 0)])
+def test_a_test_that_fails_once_is_named(fails: str, status: int, named: int, tmp_path: Path) -> None:
+    """One that fails again fails the run, one that passes is not named."""
+    (tmp_path / "test_one.py").write_text(ONCE.format(seen=tmp_path / "seen", fails=fails))
+    (tmp_path / "pytest.ini").write_text("[pytest]\n")
+    again = tmp_path / "again"
+    again.touch()
+    command = [ROOT / "scripts" / "pytest", "--numprocesses", "2", tmp_path]
+    run = subprocess.run(
+        command, env=os.environ | {"AGAIN": str(again)}, capture_output=True, text=True, check=False
+    )
+    assert run.returncode == status, run.stdout + run.stderr
+    assert again.read_text().count("::test_one\n") == named
+    assert "test_two" not in again.read_text()
+
+
 def test_an_install_does_not_look_into_build(tmp_path: Path) -> None:
     """There a root file system may be in the making, with a /proc whose links have no end."""
     for part in ("agent", "common"):

@@ -9,20 +9,29 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import select
 import socket
 import stat
 from dataclasses import dataclass, field
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from agent.serve.host.notify import Notice, NotifySocket
 from agent.serve.host.outbox import Outbox
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 FIRST: Final = 3
 """SD_LISTEN_FDS_START."""
 CHECK_TIMEOUT_S: Final = 5.0
-_PROBE: Final = "probe"
+LATE_S: Final = 1.0
+"""How long a refusal is waited for: systemd 254 and later close what they refuse in a thread of their own."""
+PROBE: Final = "probe"
+ABSENT: Final = "systemd's descriptor store is absent or full (FileDescriptorStoreMax=)"
+
+_log: Final = logging.getLogger("agent.systemd")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +64,14 @@ def inherit() -> Inherited:
 class DescriptorStore:
     """This unit's descriptor store. Without systemd nothing is kept.
 
-    ``works`` is None until :meth:`check` has asked.
+    ``works`` is None until :meth:`check` has asked, and may become False within ``LATE_S`` after that.
     """
 
     def __init__(self) -> None:
         notify = NotifySocket()
         self._outbox: Final = Outbox(notify)
         self.works: bool | None = None if notify.is_there else False
+        self._late: Final = contextlib.ExitStack()
 
     def keep(self, name: str, fd: int) -> None:
         """Have systemd keep a duplicate of the descriptor, under a name that is not in use yet.
@@ -78,24 +88,36 @@ class DescriptorStore:
 
     def close(self) -> None:
         """Send what could not be sent so far; this may wait for a moment."""
+        self._late.close()
         self._outbox.close()
 
     async def check(self) -> None:
         """Find out whether systemd keeps what it is given: it tells nobody when it does not.
 
-        A pipe's end that systemd refuses is closed at once, which the other end shows. What was sent before
-        fitted in if this one did.
+        A pipe's end that systemd refuses is closed, which the other end shows: at once, or within
+        ``LATE_S``, for which nobody waits. What was sent before fitted in if this one did.
         """
         if self.works is False:
             return
         self.works = False
         with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
-            kept, handled = _Pipe(stack), _Pipe(stack)
-            probe = _stored(_PROBE, kept.take())
+            kept, handled = _Pipe(self._late), _Pipe(stack)
+            self._late.callback(self.drop, PROBE)
+            probe = _stored(PROBE, kept.take())
             barrier = Notice("BARRIER=1", handled.take())  # closed once all before is handled (sd_notify(3))
             if await self._outbox.deliver(probe) and await self._outbox.deliver(barrier):
                 self.works = await handled.closed(CHECK_TIMEOUT_S) and not kept.is_closed()
-            self.drop(_PROBE)
+        if self.works:
+            loop = asyncio.get_running_loop()
+            self._late.callback(kept.when_closed(self._refused))
+            self._late.callback(loop.call_later(LATE_S, self._late.close).cancel)
+        else:
+            self._late.close()
+
+    def _refused(self) -> None:
+        self.works = False
+        _log.warning("a restart will read everything from Barbican again: %s", ABSENT)
+        self._late.close()
 
 
 def _stored(name: str, fd: int) -> Notice:
@@ -131,14 +153,19 @@ class _Pipe:
     async def closed(self, seconds: float) -> bool:
         """Wait until nobody holds the writing end any more; False when the time is up."""
         self._close_writer()
-        loop = asyncio.get_running_loop()
         event = asyncio.Event()
-        loop.add_reader(self._reader, event.set)
+        forget = self.when_closed(event.set)
         try:
             async with asyncio.timeout(seconds):
                 await event.wait()
         except TimeoutError:
             return False
         finally:
-            loop.remove_reader(self._reader)
+            forget()
         return True
+
+    def when_closed(self, call: Callable[[], None]) -> Callable[[], object]:
+        """Have ``call`` called once nobody holds the writing end any more; return what forgets it."""
+        loop, reader = asyncio.get_running_loop(), self._reader
+        loop.add_reader(reader, call)
+        return lambda: loop.remove_reader(reader)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from agent.serve.host import clock
+from agent.serve.host.fdstore import ABSENT, PROBE
 from agent.serve.store import index
 from agent.serve.store.memory_file import SECRET, AdoptionError, MemoryFile, swap_is_off
 
@@ -78,14 +79,14 @@ class Handover:
     def why_not(self, memory: MemoryFile) -> str | None:
         """Return why a restart does not keep this file, or None where it does."""
         if self._descriptors.works is False:
-            return "systemd's descriptor store is absent or full (FileDescriptorStoreMax=)"
+            return ABSENT
         if memory.kind != SECRET and not self._swap_is_off:
             return "its memory could be swapped to a disk (no memfd_secret, and MemorySwapMax= is not 0)"
         return None
 
     def why_not_at_all(self) -> str | None:
         """Return why a restart keeps nothing, as far as that is known before there is a file."""
-        return None if self._descriptors.works else "systemd's descriptor store is absent or full"
+        return None if self._descriptors.works else ABSENT
 
     def adopt(self, found: Iterable[tuple[str, int]]) -> Adopted:
         """Return what is whole and ours among the descriptors of a former process; drop all else."""
@@ -93,6 +94,10 @@ class Handover:
         tokens: list[Kept] = []
         refused: list[str] = []
         for name, fd in found:
+            if name == PROBE:  # a former process ended while it asked whether anything is kept
+                os.close(fd)
+                self._descriptors.drop(name)
+                continue
             try:
                 self._take(name, fd, snapshots, tokens)
             except AdoptionError as error:

@@ -1,4 +1,4 @@
-"""What /run remembers of the latest publication: generation, names and versions, never a value.
+"""What /run remembers of the latest publication: generation, names, versions, readers; never a value.
 
 The directory is memory and outlives an orderly stop, but not a boot (RuntimeDirectoryPreserve=). So the next
 run goes on with the generation, and knows what has changed while no agent was running. Where the file is lost
@@ -12,6 +12,7 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from agent.core.access import readers
 from common import untrusted_json
 from common.names import SecretName, Version, parse_name, parse_version
 
@@ -19,16 +20,20 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from agent.core.access import Grant
     from agent.core.secret import Snapshot
     from agent.serve.store.index import Owner
 
 FILE: Final = "~published/published.json"
 """Beside the signs of serve/host/rotation_trigger.py; "~" is in no unit's name. In a directory of its own:
 a file that is made beside a sign could cost systemd the sign (``rotation_trigger._say``)."""
-FORMAT: Final = 1
+FORMAT: Final = 2
+"""1 is what an agent has left that remembered no readers: after its update watchers learn all names once."""
 MAX_BYTES: Final = 4 * 1024 * 1024
-_KEYS: Final = ("format", "vpsId", "container", "generation", "changed", "versions")
+_KEYS: Final = ("format", "vpsId", "container", "generation", "changed", "versions", "readers")
 _MOST: Final = 2**53
+_MAX_READERS: Final = 10_000
+_TEXT: Final = 400
 
 _log: Final = logging.getLogger("agent.published")
 
@@ -38,11 +43,13 @@ class Published:
     """One publication. ``changed``: the generation in which each name last changed, also of names that went.
 
     ``versions`` are those that were served; a name that could not be read then has the one before.
+    ``readers`` are those of each name that was served, as agent/core/access.py words them.
     """
 
     generation: int
     changed: Mapping[SecretName, int]
     versions: Mapping[SecretName, Version]
+    readers: Mapping[SecretName, frozenset[str]]
 
 
 class PublicationRecord:
@@ -61,13 +68,30 @@ class PublicationRecord:
         told, now = self.last.versions, self._versions(snapshot)
         return tuple(sorted(name for name in told.keys() | now.keys() if told.get(name) != now.get(name)))
 
-    def remember(self, snapshot: Snapshot, changed: Mapping[SecretName, int], *, told: bool) -> None:
+    def newly_readable(self, grants: tuple[Grant, ...]) -> tuple[SecretName, ...]:
+        """Return the names of the latest publication that have readers by now whom they did not have then."""
+        former = self.last.readers if self.last is not None else {}
+        return tuple(name for name, before in former.items() if readers(name, grants) - before)
+
+    def remember(
+        self,
+        snapshot: Snapshot,
+        changed: Mapping[SecretName, int],
+        grants: tuple[Grant, ...],
+        *,
+        told: bool,
+    ) -> None:
         """Remember a publication; for the next run only once everybody was ``told`` of it.
 
         Where that is not so, or the file can't be written, the next run tells again: at worst a change is
         reported twice.
         """
-        self.last = published = Published(snapshot.generation, dict(changed), self._versions(snapshot))
+        self.last = published = Published(
+            snapshot.generation,
+            dict(changed),
+            self._versions(snapshot),
+            {name: readers(name, grants) for name in snapshot.current},
+        )
         if self._file is None or not told or published == self._written:
             return
         content = {
@@ -77,6 +101,7 @@ class PublicationRecord:
             "generation": published.generation,
             "changed": published.changed,
             "versions": published.versions,
+            "readers": {name: sorted(found) for name, found in published.readers.items()},
         }
         new = self._file.with_suffix(".new")
         try:
@@ -120,6 +145,8 @@ class PublicationRecord:
     def _decode(self, untrusted: bytes) -> Published | None:
         what = "what was published"
         members = untrusted_json.mapping(untrusted_json.parse(untrusted, what), what)
+        if members.get("format") == 1:
+            return None
         untrusted_json.record(members, what, _KEYS)
         whose = (members["format"], members["vpsId"], members["container"])
         if whose != (FORMAT, self._owner.vps_id, self._owner.container):
@@ -130,6 +157,13 @@ class PublicationRecord:
             untrusted_json.integer(members["generation"], "generation", _MOST),
             {_name(key): untrusted_json.integer(value, "changed", _MOST) for key, value in changed.items()},
             {_name(key): _version(value) for key, value in versions.items()},
+            {
+                _name(key): frozenset(
+                    untrusted_json.text(item, "a reader", _TEXT)
+                    for item in untrusted_json.array(value, "readers", _MAX_READERS)
+                )
+                for key, value in untrusted_json.mapping(members["readers"], "readers").items()
+            },
         )
 
 

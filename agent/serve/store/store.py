@@ -96,6 +96,21 @@ class Store:
         published, self._published = self._published, asyncio.Event()
         published.set()
 
+    def note_readable(self, names: tuple[SecretName, ...]) -> None:
+        """Give names a new generation, and wake whoever waits: other grants cover them now.
+
+        Without it, a caller who reads before the grants change and begins to wait afterwards would not hear
+        of them.
+        """
+        snapshot = self.snapshot
+        names = tuple(name for name in names if snapshot is not None and name in snapshot.current)
+        if snapshot is None or not names:
+            return
+        self._generation = self._next_generation()
+        self.changed = self._noted(names, self._generation, snapshot.current)
+        self.snapshot = replace(snapshot, generation=self._generation)
+        self.wake()
+
     def publish(
         self,
         versions: Mapping[SecretName, Version],
