@@ -195,6 +195,7 @@ class Handlers:
             vpses.claimed_again(c, now, vps_id, owner, user_id=identity.user_id, state=ordering.JOINING)
 
         await self._desk.write(claimed)
+        self._wake(vps_id)  # until its ACLs are changed, the former machine reads by the token that it has
         return identity
 
     async def _give(self, ask: Ask) -> Answer:
@@ -233,10 +234,13 @@ class Handlers:
         """Answer with an operation; the worker is told, which nobody has to wait for."""
         self._woken()
         if operation.target != "*":
-            task = asyncio.ensure_future(upstream.wake(self._config.worker.socket.path, operation.target))
-            self._wakes.add(task)
-            task.add_done_callback(self._wakes.discard)
+            self._wake(operation.target)
         return Answer(content.operation(operation), 202, f"/v1/operations/{operation.id}")
+
+    def _wake(self, vps_id: str) -> None:
+        task = asyncio.ensure_future(upstream.wake(self._config.worker.socket.path, vps_id))
+        self._wakes.add(task)
+        task.add_done_callback(self._wakes.discard)
 
     async def _list_operations(self, ask: Ask) -> Answer:
         vps, state, limit = ask.query["vps"], ask.query["state"], int(ask.query["limit"])

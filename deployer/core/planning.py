@@ -96,6 +96,8 @@ def plan(desired: Desired, observed: Observed, now: float) -> Plan:
     """
     if not desired.access or not desired.present:
         return Plan(tuple(_take_away(observed, delete=not desired.present)))
+    if former := of_another(desired, observed):
+        return Plan((former,))
     if not desired.user_id:
         return Plan(())
     if wrong_keys(desired, observed):
@@ -103,6 +105,18 @@ def plan(desired: Desired, observed: Observed, now: float) -> Plan:
     if desired.sealed and not observed.keys:
         return _without_key(desired, observed)
     return _Planner(desired, observed, now).plan()
+
+
+def of_another(desired: Desired, observed: Observed) -> Grant | None:
+    """Return the step that shuts out a former user of the VPS, or nothing: before all else, whoever is next.
+
+    His machine reads on by a token that Barbican knows, for as long as an ACL names him.
+    """
+    if observed.granted_to in {None, "", desired.user_id}:
+        return None
+    if not (desired.user_id and desired.access and desired.present):
+        return None
+    return Grant("", frozenset(made.version for made in observed.made))
 
 
 def wrong_keys(desired: Desired, observed: Observed) -> str:

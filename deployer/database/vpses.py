@@ -334,16 +334,16 @@ def know(c: Connection, vps_id: str, user_id: str, container: str) -> None:
 
 
 def claimed_again(c: Connection, now: float, vps_id: str, owner: str, *, user_id: str, state: str) -> None:
-    """Write that a VPS is to join again, as another user, and have it looked at; the lease is given back.
+    """Write that a VPS is to join again, as another user, and have it looked at before all that can wait.
 
-    ``state`` is one in which the worker asks whether the user was claimed.
+    The lease is given back. ``state`` is one in which the worker asks whether the user was claimed.
 
     Raises:
         LeaseLostError: as :func:`hold`.
     """
     seen(c, now, vps_id, owner, user_id=user_id, state=state)
     release(c, now, vps_id, owner, now)
-    wake(c, vps_id, ORDERED)
+    wake(c, vps_id, EMERGENCY)  # the former user's tokens read until its ACLs name him no more
 
 
 def forget(c: Connection, now: float, vps_id: str, owner: str) -> None:

@@ -68,8 +68,8 @@ class Look:
         observed = self._observe(state)
         if self._is_gone(observed):
             return self._forget()
-        observed = joining.without_former_keys(self._means, self._row, observed)
         doing = Doing(self._means, self._row, self._lease)
+        observed = self._without_former(state, observed, doing)
         observed, planned = self._settle(state, observed, doing)
         if doing.changed:
             self._means.touch(self._row.id)
@@ -100,6 +100,14 @@ class Look:
         if errors:
             raise next(iter(errors.values()))
         return self._forget() if self._is_gone(observed) else pause
+
+    def _without_former(self, state: State, observed: Observed, doing: Doing) -> Observed:
+        """Shut out the machine whose place another one takes, also where the registrar can't be asked now."""
+        former = planning.of_another(self._desired(state), observed)
+        if former is not None:
+            self._lease.hold()
+            observed = doing.do(state, observed, former)
+        return joining.without_former_keys(self._means, self._row, observed)
 
     def _remarks(self, state: State, planned: Plan) -> dict[SecretName, str]:
         """Return what a person has to do about names; what waits for a third party says so by its error."""

@@ -99,18 +99,29 @@ class Claimed:
         return self.members["oneTimePassword"]
 
 
-def claimed(at: Site, vps_id: str, *, again: bool = False) -> Claimed:
-    """Wish a VPS, and claim it as soon as its container is there, as an operator does."""
-    if not again:
-        wished = at.command("vps", "add", vps_id, "--blueprint", "backend", "--no-wait")
-        assert wished.returncode == 0, wished.stderr
+def wished(at: Site, vps_id: str) -> None:
+    """Wish a VPS, as a portal does."""
+    done = at.command("vps", "add", vps_id, "--blueprint", "backend", "--no-wait")
+    assert done.returncode == 0, done.stderr
+
+
+def claim_in_file(at: Site, vps_id: str, *more: str, again: bool = False) -> Path:
+    """Claim a VPS as soon as its container is there; return the file that the command has written."""
     output = at.folder / f"{vps_id}-{os.urandom(4).hex()}"
-    command = ["vps", "claim", vps_id, "--user", APPLICATION, "--output", str(output)]
+    command = ["vps", "claim", vps_id, "--output", str(output), *(more or ["--json"])]
     command += ["--again"] if again else []
     end = time.monotonic() + CLAIM_S
     while (done := at.command(*command)).returncode:
         assert time.monotonic() < end, done.stderr
         time.sleep(AGAIN_S)
+    return output
+
+
+def claimed(at: Site, vps_id: str, *, again: bool = False) -> Claimed:
+    """Wish a VPS, unless it is there, and claim it, as an operator does."""
+    if not again:
+        wished(at, vps_id)
+    output = claim_in_file(at, vps_id, "--user", APPLICATION, again=again)
     (file,) = json.loads(output.read_text().partition("\n")[2])["write_files"]
     return Claimed(output, json.loads(file["content"]))
 

@@ -74,15 +74,17 @@ class Users:
         """Make the user, with its role."""
         user = self._cloud.accounts.runtime(vps_id)
         self.session = self._cloud.session_of(user)
-        self._user_id = user.id
+        self.user_id = user.id
         return user.id
 
     def confirm(self, vps_id: str, user_id: str) -> None:
         """Make sure that it is the one."""
-        assert (bool(vps_id), user_id) == (True, self._user_id)
+        assert (bool(vps_id), user_id) == (True, self.user_id)
 
     def claimed(self, vps_id: str) -> bool:
         """It has its role from the beginning."""
+        if self.away:
+            raise CloudError("ask whether it was claimed", "the registrar does not answer", retriable=True)
         return bool(vps_id)
 
     def disable(self, vps_id: str) -> str:
@@ -309,6 +311,31 @@ def test_revoked_although_the_registrar_is_away(deployer: Deployer) -> None:
     row = deployer.turn()
     assert (row.failures, row.state) == (0, "revoked")
     assert deployer.vps_id in deployer.users.disabled
+
+
+def test_a_former_machine_is_shut_out_although_the_registrar_is_away(deployer: Deployer) -> None:
+    """Another user has taken its place: it reads neither the container nor a secret, before all else."""
+    first = deployer.turn()
+    url = f"{deployer.cloud.testbed.places.barbican_url}/v1"
+    version = next(iter(deployer.listed().values()))
+    paths = (f"containers/{first.container}", f"secrets/{version}")
+    assert [deployer.users.session.request(f"{url}/{path}", "GET").status_code for path in paths] == [200] * 2
+    former = deployer.users.session
+    deployer.users.make(f"{deployer.vps_id}-anew")
+    with deployer.database.write() as c:
+        held = vpses.claim(c, time.time(), deployer.vps_id, "api", 60.0)
+        assert held is not None
+        vpses.claimed_again(
+            c, time.time(), held.id, "api", user_id=deployer.users.user_id, state=joining.JOINING
+        )
+    deployer.users.away = True
+    row = deployer.turn()
+    assert "registrar" in row.last_error
+    refused = [former.request(f"{url}/{path}", "GET", raise_exc=False).status_code for path in paths]
+    assert refused == [403, 403]
+    deployer.users.away = False
+    assert deployer.turn().granted_to == deployer.users.user_id
+    assert [deployer.users.session.request(f"{url}/{path}", "GET").status_code for path in paths] == [200] * 2
 
 
 def test_revoked_again_after_a_giving_back_that_broke_off(deployer: Deployer) -> None:

@@ -18,6 +18,7 @@ from keystoneauth1.session import Session
 
 from agent.identity import credential_file
 from common import sealing, sealing_key
+from common.acknowledgement import consumer_of, served_digest
 from common.names import SecretName, Version
 from common.sealed import SealError
 from deployer.cloud.accounts import ACKNOWLEDGING_RULES
@@ -251,6 +252,19 @@ class Joined:
                     sealing.unseal(answer.content, (self._private,), self._vps_id, SecretName(name))[0]
                 )
         return found
+
+    def reads(self, version: str) -> bool:
+        """Tell whether it gets a value that it had, by the token that it has."""
+        return self._get(f"/secrets/{version}/payload", "application/octet-stream").status_code == OK
+
+    def says_that_it_serves(self) -> None:
+        """Register what is listed as served, as its agent does."""
+        consumer = consumer_of(
+            served_digest({SecretName(name): Version(at) for name, at in self.listed().items()})
+        )
+        headers = {"X-Auth-Token": self._token}
+        url = f"{self._at}/containers/{self._container}/consumers"
+        requests.post(url, json=dict(consumer), headers=headers, timeout=WAIT_S).raise_for_status()
 
     def is_out(self) -> bool:
         """Tell whether it can do nothing any more: read with the token that it has, or log in."""

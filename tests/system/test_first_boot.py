@@ -162,3 +162,28 @@ def test_somebody_was_faster(bare: Installed, site: Site) -> None:
         assert claimed.one_time_password not in said
     assert bare.digest("JWT_SECRET") == ""
     assert bare.run("ls /etc/vps-secrets-agent/agent.toml", check=False).code != 0
+
+
+@pytest.mark.nightly
+def test_a_machine_that_was_made_anew(cloud_rootfs: Path, image: Path, site: Site) -> None:
+    """Another machine joins under the same id, while the former one runs on and reads nothing any more."""
+    vps_id = f"vps-anew-{cloud_rootfs.name}"
+    first = first_boot.claimed(site, vps_id)
+    with Installed(cloud_rootfs, first_boot.attached(first.user_data), layer=image) as former:
+        former.until_said(first_boot.HAS_IT, seconds=DEADLINE_S)
+        former.until(lambda: joined(former), DEADLINE_S)
+        former.until(lambda: shown(site, vps_id)["vps"]["state"] == "serving", DEADLINE_S)
+        assert former.run("vps-secrets refresh", check=False).code == 0
+        before = former.digest("JWT_SECRET")
+        again = first_boot.claimed(site, vps_id, again=True)
+        former.until(lambda: former.run("vps-secrets refresh", check=False).code != 0, DEADLINE_S)
+        with Installed(cloud_rootfs, first_boot.attached(again.user_data), layer=image) as anew:
+            anew.until_said(first_boot.HAS_IT, seconds=DEADLINE_S)
+            anew.until(lambda: joined(anew), DEADLINE_S)
+            anew.until(lambda: shown(site, vps_id)["vps"]["state"] == "serving", DEADLINE_S)
+            assert anew.digest("JWT_SECRET") not in {"", before}
+            assert anew.digest("ENCRYPTION_KEY") == ""  # sealed to the former machine: a person decides
+            assert former.run("vps-secrets refresh", check=False).code != 0
+            assert former.digest("JWT_SECRET") in {"", before}
+    for claimed in (first, again):
+        is_dead(claimed)

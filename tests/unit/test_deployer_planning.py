@@ -485,6 +485,8 @@ def test_who_takes_a_machine_s_place_can_register_its_key() -> None:
     desired = replace(machine.desired(), user_id="another user")
     every = frozenset(one.version for one in has.made)
     assert planning.plan(desired, has, machine.barbican.now).actions == (Grant("another user", every),)
+    before = replace(machine.observed(), granted_to=USER)  # its key is there still, and it is shut out first
+    assert planning.plan(desired, before, machine.barbican.now).actions == (Grant("", every),)
 
 
 def test_another_key_counts_after_a_claim_only() -> None:

@@ -113,7 +113,7 @@ def test_a_test_that_fails_once_is_named(fails: str, status: int, named: int, tm
     (tmp_path / "pytest.ini").write_text("[pytest]\n")
     again = tmp_path / "again"
     again.touch()
-    command = [ROOT / "scripts" / "pytest", "--numprocesses", "2", tmp_path]
+    command = [str(ROOT / "scripts" / "pytest"), "--numprocesses", "2", str(tmp_path)]
     run = subprocess.run(
         command, env=os.environ | {"AGAIN": str(again)}, capture_output=True, text=True, check=False
     )
