@@ -56,5 +56,5 @@ def test_what_is_missing_is_reported(deb: Path, tmp_path: Path) -> None:
     (database / "info").mkdir(parents=True)
     (database / "updates").mkdir()
     (database / "status").write_text("")
-    with pytest.raises(sbom.BillError, match="needs .*, which is not installed there"):
+    with pytest.raises(sbom.BillError, match=r"needs .*, which is not installed there"):
         sbom.bill(deb, tmp_path)
