@@ -17,11 +17,14 @@ from deployer import notifying
 from deployer.api.app import App
 from deployer.config.reader import DEFAULT_PATH, load
 from deployer.database.engine import open_database
+from deployer.database.errors import DatabaseError
 from deployer.database.migrating import migrate
 
 if TYPE_CHECKING:
     from deployer.config.model import Config
     from deployer.database.engine import Database
+
+_log = logging.getLogger(__name__)
 
 
 def main() -> int:
@@ -40,9 +43,9 @@ def main() -> int:
         # a given value passes through this process: no core file may hold one
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         database = open_database(config.database)
-        migrate(database)
+        ready = _prepare(database)
         try:
-            asyncio.run(_serve(config, database))
+            asyncio.run(_serve(config, database, ready=ready))
         finally:
             database.close()
     except ConfigurationError as error:
@@ -54,8 +57,24 @@ def main() -> int:
     return 0
 
 
-async def _serve(config: Config, database: Database) -> None:
-    app = App(config, database)
+def _prepare(database: Database) -> bool:
+    """Bring the tables up to date. Return False where the database is away: whoever asks is told so.
+
+    Raises:
+        DatabaseError: a person has to mend it first.
+    """
+    try:
+        migrate(database)
+    except DatabaseError as error:
+        if not error.retry:
+            raise
+        _log.warning("%s Until it answers, every request is refused with 503, and says so", error)
+        return False
+    return True
+
+
+async def _serve(config: Config, database: Database, *, ready: bool) -> None:
+    app = App(config, database, ready=ready)
     ending = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -25,6 +25,8 @@ from deployer.api.server import Server
 from deployer.core import lifetimes
 from deployer.database import operations
 from deployer.database.errors import DatabaseError
+from deployer.database.migrating import migrate
+from deployer.outage import Outage
 
 if TYPE_CHECKING:
     import ssl
@@ -50,9 +52,11 @@ _log = logging.getLogger(__name__)
 class App:
     """Everything of the API; owns its tasks and its doors."""
 
-    def __init__(self, config: Config, database: Database) -> None:
+    def __init__(self, config: Config, database: Database, *, ready: bool = True) -> None:
+        """``ready``: the tables are up to date; otherwise they are before the first question."""
         self._config: Final = config
-        self._desk: Final = Desk(database)
+        self._desk: Final = Desk(database, prepare=None if ready else migrate)
+        self._outage: Final = Outage(_log, "the deployer's database")
         self._roles: Final = Roles(config.api.roles)
         self._doorkeeper: Final = Doorkeeper(config.api.limits)
         self._events: Final = Events(self._desk, config.api.limits.event_streams)
@@ -141,8 +145,9 @@ class App:
             news.clear()
             try:
                 await act()
+                self._outage.answered()
             except DatabaseError as error:
-                _log.warning("%s", error)
+                self._outage.failed(error, seconds)
                 await asyncio.sleep(seconds)
 
     async def _settle(self) -> None:

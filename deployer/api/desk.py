@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final, TypeVar
@@ -25,8 +26,16 @@ READERS: Final = 4
 class Desk:
     """The database, for the event loop; owns the threads."""
 
-    def __init__(self, database: Database, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        database: Database,
+        clock: Callable[[], float] = time.time,
+        prepare: Callable[[Database], object] | None = None,
+    ) -> None:
+        """``prepare`` comes before the first question, which fails where it does; the next one tries it."""
         self._database: Final = database
+        self._prepare = prepare
+        self._preparing: Final = threading.Lock()
         self._threads: Final = ThreadPoolExecutor(READERS, thread_name_prefix="database")
         self._going_on: Final[set[asyncio.Task[object]]] = set()
         self.clock: Final = clock
@@ -35,6 +44,7 @@ class Desk:
         """Ask; the question gets a connection that can't write, and the time."""
 
         def ask() -> T:
+            self._get_ready()
             with self._database.read() as c:
                 return question(c, self.clock())
 
@@ -44,6 +54,7 @@ class Desk:
         """Write; all of it or nothing."""
 
         def act() -> T:
+            self._get_ready()
             with self._database.write() as c:
                 return order(c, self.clock())
 
@@ -61,6 +72,14 @@ class Desk:
         if self._going_on:
             await asyncio.wait(self._going_on, timeout=limit)
         self._threads.shutdown(wait=True, cancel_futures=True)
+
+    def _get_ready(self) -> None:
+        if self._prepare is None:
+            return
+        with self._preparing:
+            if self._prepare is not None:
+                self._prepare(self._database)
+                self._prepare = None
 
     def _gone(self, task: asyncio.Task[T]) -> None:
         self._going_on.discard(task)

@@ -16,7 +16,7 @@ from deployer.database.schema import rotation, secret, vps
 from deployer.database.vpses import VpsRow
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from sqlalchemy.engine import Connection
 
@@ -24,6 +24,8 @@ LOOKS: Final = ("late", "failing", "joining", "expiring", "revoked", "retired", 
 """Worst first; what is wanted so (revoked, retired) needs nobody."""
 EXPIRES_S: Final = 14 * 86400.0
 """How long before its date a value that only a person can give counts as expiring."""
+LONG_S: Final = 3600.0
+"""A VPS that was asked for so long ago and never served needs somebody."""
 CURSOR: Final = ":"
 
 
@@ -51,6 +53,13 @@ def counts(c: Connection, now: float) -> Mapping[str, int]:
     rank = _rank(now)
     found = {LOOKS[each.rank]: int(each.n) for each in c.execute(_counted(rank))}
     return {look: found.get(look, 0) for look in LOOKS}
+
+
+def joining_long(c: Connection, now: float) -> int:
+    """Return how many VPSs are joining that were asked for :data:`LONG_S` ago or longer."""
+    joins = _rank(now) == LOOKS.index("joining")
+    found = select(func.count()).select_from(vps).where(joins, vps.c.created_at <= now - LONG_S)
+    return int(c.execute(found).scalar_one())
 
 
 def worst_first(
@@ -92,6 +101,21 @@ def ids(c: Connection, wanted: Wanted, *, wanted_state: str = "present") -> tupl
     if wanted.label is not None:
         query = query.where(_has_label(c, wanted.label))
     return tuple((str(row.id), int(row.wave)) for row in c.execute(query.order_by(vps.c.wave, vps.c.id)))
+
+
+def meant(c: Connection, labels: Mapping[str, str]) -> dict[str, int]:
+    """Return the VPSs that are wanted and have all of these labels, each with its wave."""
+    found = dict(ids(c, Wanted()))
+    for label in labels.items():
+        having = dict(ids(c, Wanted(label=label)))
+        found = {vps_id: wave for vps_id, wave in found.items() if vps_id in having}
+    return found
+
+
+def is_known(c: Connection, names: Collection[str]) -> bool:
+    """Tell whether any VPS has a secret of any of these names."""
+    there = select(secret.c.name).where(secret.c.name.in_(sorted(names)))
+    return c.execute(there.limit(1)).first() is not None
 
 
 def _rank(now: float) -> Any:

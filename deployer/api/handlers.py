@@ -311,7 +311,7 @@ async def _show_contract(_: Ask) -> Answer:
 def _detail(c: Connection, now: float, vps_id: str) -> dict[str, Content]:
     seen = fleet.one(c, now, vps_id)
     if seen is None:
-        raise RequestError(NO_SUCH_VPS, "GET /v1/vps lists them")
+        raise RequestError(NO_SUCH_VPS, "GET /v1/vps, or vps-secrets-deploy vps list, lists them")
     return {
         "vps": content.vps(seen),
         "secrets": [content.secret(row) for row in secrets.of(c, vps_id)],
@@ -324,6 +324,7 @@ def _figures(c: Connection, now: float, wanted: Sequence[Backup]) -> dict[str, C
     return {
         "vps": dict(fleet.counts(c, now)),
         "waiting": operations.waiting(c, now),
+        "joiningLong": fleet.joining_long(c, now),
         "rotations": {
             "due": month.due,
             "inTime": month.in_time,

@@ -51,6 +51,9 @@ class Metrics:
         self._waiting: Final = self._gauge(
             "vps_waiting", "VPSs that wait for a worker for 5 minutes or more: none works."
         )
+        self._joining: Final = self._gauge(
+            "vps_joining_long", "VPSs that were asked for an hour ago or longer, and never served."
+        )
         self._external: Final = self._gauge(
             "secrets_external_overdue", "Secrets past their date that only a person can give."
         )
@@ -100,6 +103,7 @@ class Metrics:
         self._worst.set(max((now - row.due for row in late if row.due is not None), default=0.0))
         self._unattended.set(month.unattended)
         self._waiting.set(operations.waiting(c, now))
+        self._joining.set(fleet.joining_long(c, now))
         self._external.set(month.external)
         states = vpses.counts(c)
         self._two_keys.set(states.get(TWO_KEYS, 0))

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from common.errors import ConfigurationError
 from common.untrusted_json import printable
+from deployer.api import fleet
 from deployer.api.problems import (
     CONFLICT,
     KEY_USED,
@@ -215,7 +216,18 @@ def rotate_many(c: Connection, now: float, order: Order) -> Operation:
         "waveInterval": float(body.get("waveInterval", 0)),
         "through": -1,
     }
-    return _begin(c, now, order, detail=detail)
+    operation = _begin(c, now, order, detail=detail)
+    if operation.created_at == now:
+        _refuse_a_slip(c, detail)
+    return operation
+
+
+def _refuse_a_slip(c: Connection, detail: Mapping[str, Any]) -> None:
+    """Refuse an order for many that is for none: a label or a name is mistyped, and nothing would happen."""
+    if not fleet.meant(c, detail["labels"]):
+        raise RequestError(NOTHING_TO_ROTATE, "no VPS that is wanted has all of these labels")
+    if detail["names"] and not fleet.is_known(c, detail["names"]):
+        raise RequestError(NOTHING_TO_ROTATE, "no VPS has a secret of any of these names")
 
 
 def one_of_many(c: Connection, now: float, operation: Operation, vps_id: str) -> None:
@@ -291,7 +303,7 @@ def _refuse_shared_roles(c: Connection, order: Order) -> None:
 def _vps(c: Connection, vps_id: str) -> VpsRow:
     row = vpses.get(c, vps_id)
     if row is None:
-        raise RequestError(NO_SUCH_VPS, "GET /v1/vps lists them")
+        raise RequestError(NO_SUCH_VPS, "GET /v1/vps, or vps-secrets-deploy vps list, lists them")
     return row
 
 
@@ -387,6 +399,10 @@ def _groups(rows: Sequence[SecretRow], names: Sequence[str] | None) -> _Groups:
     Without names: those that rotate by themselves. A key that old data depends on must be named.
     """
     there = {row.name: row for row in rows}
+    if not rows:
+        raise RequestError(
+            NOTHING_TO_ROTATE, "nothing was made for this VPS yet: its page says what it waits for"
+        )
     if names is not None and not there.keys() >= set(names):
         raise RequestError(NO_SUCH_SECRET, "the blueprint of this VPS has other names")
     chosen = (

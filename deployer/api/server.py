@@ -75,8 +75,9 @@ class Server:
         except RefusedValueError as error:  # it would be refused again: it is no failure of the database
             response = self._refusal(doing, RequestError(problems.BAD_PARAMETER, str(error)))
         except DatabaseError as error:
-            _log.warning("%s: %s", doing.operation, error)
-            words = f"{error} Nothing was changed."
+            _log.warning("%s: refused with 503: %s", doing.operation, error)
+            again = "with the same Idempotency-Key, " if doing.changes else ""
+            words = f"{error} Nothing was changed. Ask again {again}when that is mended."
             response = self._refusal(doing, RequestError(problems.UNAVAILABLE, words, retry_after=5))
         except ConnectionError:
             raise  # the caller left

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Final
 from sqlalchemy import select
 
 from deployer.api import fleet, ordering
-from deployer.api.fleet import Wanted
 from deployer.core.model import EXTERNAL
 from deployer.database import history, operations, rotations, secrets, vpses
 from deployer.database.schema import rotation
@@ -160,8 +159,4 @@ def _of_many(c: Connection, operation: Operation) -> Verdict:
 
 def _meant(c: Connection, operation: Operation) -> dict[str, int]:
     """Return the VPSs that an order for many is about, each with its wave."""
-    found = dict(fleet.ids(c, Wanted()))
-    for label in dict(operation.detail["labels"]).items():
-        having = dict(fleet.ids(c, Wanted(label=label)))
-        found = {vps: wave for vps, wave in found.items() if vps in having}
-    return found
+    return fleet.meant(c, dict(operation.detail["labels"]))

@@ -29,6 +29,8 @@ API_SOCKET: Final = Path("/run/vps-secrets-deployer/api.sock")
 CONFIGURATION, INTERRUPTED = 78, 130
 TIMEOUT_S: Final = 300.0
 """For an operation to end; the deadline of an emergency."""
+AGAIN: Final = "The command has ended; run it again when that is mended"
+"""After what goes by itself, or by a person: no command tries again."""
 
 _ORDERS: Final = {
     "rollback": "list the former versions of these names again",
@@ -60,7 +62,8 @@ def main(arguments: list[str] | None = None) -> int:
     except ApiError as error:
         return _fail(error.status, str(error))
     except VpsSecretsError as error:
-        return _fail(NO, str(error))
+        passes = getattr(error, "retry", False) or getattr(error, "retriable", False)
+        return _fail(NO, f"{str(error).rstrip('.')}. {AGAIN}" if passes else str(error))
     return found
 
 

@@ -110,5 +110,11 @@ def _join(path: tuple[str, ...]) -> str:
 
 def _words(problem: dict[str, Any]) -> str:
     """Return a problem (RFC 9457) in one line."""
-    parts = [part for part in (problem.get("title"), problem.get("detail")) if isinstance(part, str) and part]
-    return untrusted_json.printable(": ".join(parts) or "the API refuses, and does not say why", MAX_WORDS)
+    found = problem.get("errors")
+    wrong = [f"{one.get('where')} {one.get('rule')}" for one in found or () if isinstance(one, dict)]
+    parts = [problem.get("title"), "; ".join(wrong) or problem.get("detail")]
+    return untrusted_json.printable(
+        ": ".join(part for part in parts if isinstance(part, str) and part)
+        or "the API refuses, and does not say why",
+        MAX_WORDS,
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from math import inf
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from common.durations import span
 from deployer.cli import screen
@@ -13,6 +13,7 @@ from deployer.core import lifetimes
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Iterator
 
     from deployer.cli.client import Client
 
@@ -40,16 +41,8 @@ def run(client: Client, options: argparse.Namespace) -> int:
         + (f" (worst by {span(rotations['worst'])})" if rotations["late"] else "")
         + f", {rotations['open']} open, {rotations['givenUp']} given up"
     )
-    if left:
-        print(
-            f"the worker does not come: {figures['waiting']} VPSs wait for it for 5 minutes or more, "
-            f"{rotations['unattended']} secrets are past their date; "
-            "see: systemctl status vps-secrets-deployer-worker"
-        )
-    if rotations["external"]:
-        print(f"{rotations['external']} values that only a person can give are past their date")
-    for words in figures["byHand"]:
-        print(f"by hand, of the last 7 days: {words}")
+    for words in waits(figures):
+        print(words)
     for place in places:
         print(f"backup {place['name']}: {place['problem']}")
     for said in warnings:
@@ -63,6 +56,25 @@ def run(client: Client, options: argparse.Namespace) -> int:
             due, why = screen.until(one["nextDue"], now), one["lastError"] or "no failure is known"
             print(f"{look}: {one['id']}: next due {due}; {why}")
     return NO if needing else OK
+
+
+def waits(figures: dict[str, Any]) -> Iterator[str]:
+    """Say what waits for somebody besides VPSs that are late or failing, and what to do."""
+    unattended = figures["rotations"]["unattended"]
+    if figures["waiting"] or unattended:
+        yield (
+            f"the worker does not come: {figures['waiting']} VPSs wait for it for 5 minutes or more, "
+            f"{unattended} secrets are past their date; see: systemctl status vps-secrets-deployer-worker"
+        )
+    if figures["joiningLong"]:
+        yield (
+            f"{figures['joiningLong']} VPSs were asked for an hour ago or longer and never served; what is "
+            "missing: vps-secrets-deploy vps show VPS, and on the machine: journalctl -u vps-secrets-join"
+        )
+    if figures["rotations"]["external"]:
+        yield f"{figures['rotations']['external']} values that only a person can give are past their date"
+    for words in figures["byHand"]:
+        yield f"by hand, of the last 7 days: {words}"
 
 
 def credentials(client: Client, now: float) -> list[lifetimes.Lifetime]:

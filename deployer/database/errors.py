@@ -14,7 +14,10 @@ from common.errors import VpsSecretsError
 
 
 class DatabaseError(VpsSecretsError):
-    """Root: what was tried, and what the operator can do. Nothing was written."""
+    """Root: what was tried, and what the operator can do. Nothing was written.
+
+    Whoever catches one says what happens next: the worker tries again by itself, a command has ended.
+    """
 
     retry: bool = False
     """Whether the same may work a little later, without anybody doing anything."""
@@ -66,11 +69,10 @@ class RefusedValueError(DatabaseError, ValueError):
     """What was to be stored has a form that no column takes, such as bytes or several lines."""
 
 
-LATER: Final = "It is tried again by itself."
 _OUT_OF_SQLITE: Final[dict[int, tuple[type[DatabaseError], str]]] = {
-    sqlite3.SQLITE_BUSY: (BusyError, f"another process kept it locked for too long. {LATER}"),
-    sqlite3.SQLITE_LOCKED: (BusyError, f"another process kept it locked for too long. {LATER}"),
-    sqlite3.SQLITE_FULL: (FullError, f"the disk is full. Make room on it. {LATER}"),
+    sqlite3.SQLITE_BUSY: (BusyError, "another process kept it locked for too long."),
+    sqlite3.SQLITE_LOCKED: (BusyError, "another process kept it locked for too long."),
+    sqlite3.SQLITE_FULL: (FullError, "the disk is full. Make room on it."),
     sqlite3.SQLITE_READONLY: (
         ReadOnlyError,
         "the file can't be written. Give it and its folder to the user that the deployer runs as.",
@@ -82,7 +84,7 @@ _OUT_OF_SQLITE: Final[dict[int, tuple[type[DatabaseError], str]]] = {
     sqlite3.SQLITE_PERM: (ReadOnlyError, "the file may not be opened by the user that the deployer runs as."),
     sqlite3.SQLITE_IOERR: (
         UnavailableError,
-        f"the disk reported an error. Look at the kernel's log. {LATER}",
+        "the disk reported an error. Look at the kernel's log.",
     ),
     sqlite3.SQLITE_NOTADB: (DamagedError, "the file is no SQLite database. Name another file."),
     sqlite3.SQLITE_CORRUPT: (
@@ -93,18 +95,18 @@ _OUT_OF_SQLITE: Final[dict[int, tuple[type[DatabaseError], str]]] = {
 _STANDBY: Final = "the server is for reading only. Name the primary, not a standby."
 _NO_SESSION: Final = (
     "the server gives no session. It is down or starting, it has no connection left, or the role, the "
-    f"database, pg_hba.conf or the passfile do not fit: its log says which. {LATER}"
+    "database, pg_hba.conf or the passfile do not fit: its log says which."
 )
 # SQLSTATE, or its first two characters (https://www.postgresql.org/docs/15/errcodes-appendix.html).
 _OUT_OF_POSTGRESQL: Final[dict[str, tuple[type[DatabaseError], str]]] = {
-    "08": (UnavailableError, f"the connection broke. {LATER}"),
-    "57": (UnavailableError, f"the server ended the session. {LATER}"),
-    "57014": (BusyError, f"it took too long. {LATER}"),
-    "40": (BusyError, f"another transaction was in the way. {LATER}"),
-    "55P03": (BusyError, f"another transaction kept a lock for too long. {LATER}"),
-    "25P03": (BusyError, f"the transaction stood idle for too long. {LATER}"),
-    "53100": (FullError, f"the server's disk is full. Make room on it. {LATER}"),
-    "53": (FullError, f"the server lacks resources. {LATER}"),
+    "08": (UnavailableError, "the connection broke."),
+    "57": (UnavailableError, "the server ended the session."),
+    "57014": (BusyError, "it took too long."),
+    "40": (BusyError, "another transaction was in the way."),
+    "55P03": (BusyError, "another transaction kept a lock for too long."),
+    "25P03": (BusyError, "the transaction stood idle for too long."),
+    "53100": (FullError, "the server's disk is full. Make room on it."),
+    "53": (FullError, "the server lacks resources."),
     "25006": (ReadOnlyError, _STANDBY),
     "0A000": (ReadOnlyError, _STANDBY),  # what a standby says to a transaction that wants to write
     "42501": (ReadOnlyError, "the role lacks a right. It must own the deployer's tables."),
@@ -133,7 +135,7 @@ def explain(error: exc.SQLAlchemyError) -> DatabaseError:
             unknown = (kind, f"PostgreSQL's error {state}, of the program.")
             kind, words = _OUT_OF_POSTGRESQL.get(state) or _OUT_OF_POSTGRESQL.get(state[:2], unknown)
     elif isinstance(error, exc.TimeoutError):
-        kind, words = BusyError, f"all connections of this process are in use. {LATER}"
+        kind, words = BusyError, "all connections of this process are in use."
     elif isinstance(error, exc.DBAPIError) and error.connection_invalidated:
-        kind, words = UnavailableError, f"the connection broke. {LATER}"
+        kind, words = UnavailableError, "the connection broke."
     return kind(f"the deployer's database: {words}")

@@ -25,6 +25,7 @@ from deployer.core import schedule
 from deployer.database import engine, rotations, secrets, vpses
 from deployer.database.errors import DatabaseError, LeaseLostError
 from deployer.kinds.kind import KindError
+from deployer.outage import Outage
 from deployer.worker import pacing
 from deployer.worker.clock import steady
 from deployer.worker.lease import Lease
@@ -77,7 +78,8 @@ class Worker:
         self._place = place_name(place) if place else ""
         self.name = f"{self._place}{socket.gethostname()}-{os.getpid()}-{random.token_hex(4)}"
         """With what the names of its tasks begin, for which they have leases."""
-        owners = [f"{self.name}-{number}" for number in range(concurrency)]
+        self._outage = Outage(LOG, "the deployer's database")
+        owners = [f"{self.name}-{number:03}" for number in range(concurrency)]  # none begins as another one
         tasks = [
             *(functools.partial(self._work, owner) for owner in owners),
             self._sweep,
@@ -103,13 +105,14 @@ class Worker:
         Raises:
             DatabaseError: the database is away.
         """
-        if not self._place:
-            return 0
-        with self._means.database.write() as c:
-            count = vpses.give_back(c, self._place)
+        count = self._give_back(self._place) if self._place else 0
         if count:
             LOG.info("goes on at once with %d VPSs that the worker before this one had begun", count)
         return count
+
+    def _give_back(self, owners: str) -> int:
+        with self._means.database.write() as c:
+            return vpses.give_back(c, owners)
 
     def wake(self) -> None:
         """There may be something to do."""
@@ -161,7 +164,7 @@ class Worker:
         """Look at a VPS, and give its lease back, which ``owner`` has since then; return what went wrong.
 
         Raises:
-            DatabaseError: the database is away. The lease runs out by itself.
+            DatabaseError: the database is away. The lease runs out by itself, if nobody gives it back.
         """
         lease = Lease(self._means.database, row.id, owner, self._means.lease_s, since)
         error: VpsSecretsError | None = None
@@ -175,7 +178,7 @@ class Worker:
             failures = row.failures + 1 if error else 0
             if error:
                 pause = _after(error, failures, hurries=row.urgent >= vpses.EMERGENCY)
-                LOG.warning("%s: %s. Tried again in %.0f s", row.id, error, pause)
+                LOG.warning("%s: %s. Tried again in %.0f s", row.id, str(error).rstrip("."), pause)
             with self._means.database.write() as c:
                 now = engine.time_of(c)
                 words = str(error) if error else ""
@@ -276,12 +279,17 @@ class Worker:
             self._stop()
 
     def _work(self, owner: str) -> None:
+        broke_off = False
         while not self._ending:
             try:
+                if broke_off:  # what it had begun is taken up at once, not when the lease runs out
+                    self._give_back(owner)
+                    broke_off = False
                 pause = 0.0 if self.run_one(owner) else self.idle_s()
+                self._outage.answered()
             except DatabaseError as error:
-                LOG.warning("the database: %s. Tried again in %.0f s", error, DATABASE_S)
-                pause = DATABASE_S
+                self._outage.failed(error, DATABASE_S)
+                broke_off, pause = True, DATABASE_S
             if pause:
                 self._sleep(pause)
 
@@ -294,7 +302,7 @@ class Worker:
                 if self.want_due():
                     self.wake()
             except DatabaseError as error:
-                LOG.warning("the database: %s. Tried again in %.0f s", error, DATABASE_S)
+                self._outage.failed(error, DATABASE_S)
                 pause = DATABASE_S
             self._sleep(pause)
 
@@ -303,7 +311,7 @@ class Worker:
             try:
                 pause = act()
             except DatabaseError as error:
-                LOG.warning("the database: %s. Tried again in %.0f s", error, DATABASE_S)
+                self._outage.failed(error, DATABASE_S)
                 pause = DATABASE_S
             self._rest(pause)
 
@@ -340,9 +348,11 @@ def place_of(error: BaseException) -> str:
 
 def _after(error: VpsSecretsError, failures: int, *, hurries: bool) -> float:
     """Return how long to wait after this many failures in a row (s)."""
+    if isinstance(error, DatabaseError) and error.retry:
+        return DATABASE_S  # a server that was started again is there by then; a VPS is not to wait for it
     permanent = isinstance(error, KindError) and error.permanent
-    retriable = not isinstance(error, (CloudError, DatabaseError)) or bool(
-        error.retriable if isinstance(error, CloudError) else error.retry
+    retriable = not isinstance(error, (CloudError, DatabaseError)) or (
+        isinstance(error, CloudError) and error.retriable
     )
     pause = schedule.backoff(failures) if retriable and not permanent else PERMANENT_S
     return min(pause, EMERGENCY_S) if hurries else pause

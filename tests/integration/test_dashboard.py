@@ -8,12 +8,15 @@ from __future__ import annotations
 import html
 import re
 import shutil
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 from playwright.sync_api import sync_playwright
+from sqlalchemy import insert, update
 
+from deployer.database import schema
 from lab.testbed.dashboard import LATE, fill
 from lab.testbed.deployer import Api, Relay
 from lab.testbed.running import ROOT
@@ -162,6 +165,36 @@ def test_what_needs_somebody_is_seen_without_scrolling(address: str, browser: Br
         assert rows.count() == 100
         looks = [rows.nth(number).locator("td").first.inner_text() for number in range(12)]
         assert looks == ["late"] * 4 + ["failing"] * 6 + ["joining"] * 2
+
+
+@pytest.mark.parametrize("width", [360, 1920])
+def test_who_waits_too_long_is_seen_with_what_to_do(browser: Browser, width: int) -> None:
+    """A machine that never joined; then a worker that does not come, which the first sentence says."""
+    with Api() as api, Relay(api.socket) as relay, opened(browser, width, "light") as context:
+        fill(api.database, 20)
+        there = {"id": "vps-new-1", "blueprint": "backend", "labels": {}, "state": "joining", "wave": 0}
+        dates = {"created_at": time.time() - 2 * 3600, "next_look": time.time() + 1000}
+        with api.database.write() as c:
+            c.execute(insert(schema.vps).values(**there, **dates))
+        page = context.new_page()
+        page.goto(relay.address)
+        assert page.locator(".card.bad", has_text="1 to join").count() == 1
+        page.get_by_role("link", name="1 to join").click()
+        row = page.locator("tbody tr", has_text="vps-new-1").inner_text()
+        assert "its machine has not joined; there: journalctl -u vps-secrets-join" in row
+        with api.database.write() as c:
+            c.execute(update(schema.vps).values(next_look=time.time() - 301))
+        page.goto(relay.address)
+        assert page.locator("h1.alarm").inner_text() == "No worker comes: 21 of 21 VPSs wait."
+        assert page.locator("h1.alarm").bounding_box()["y"] < HEIGHTS[width]
+        said = page.locator(".card.bad", has_text="21 for the worker").inner_text()
+        assert "systemctl status vps-secrets-deployer-worker" in said
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        PICTURES.mkdir(parents=True, exist_ok=True)
+        page.screenshot(path=PICTURES / f"waiting-light-{width}.png")
+        gauges = api.ask("GET", "/metrics").body.decode()
+        assert "vps_secrets_deployer_vps_waiting 21.0" in gauges
+        assert "vps_secrets_deployer_vps_joining_long 1.0" in gauges
 
 
 def test_all_of_it_by_keyboard_and_without_a_script(address: str, browser: Browser) -> None:

@@ -13,10 +13,21 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from sqlalchemy import update
 
 from common.names import SecretName, Version
 from deployer.core.model import Made, Marks
-from deployer.database import backups, blueprints, checks, history, operations, rotations, secrets, vpses
+from deployer.database import (
+    backups,
+    blueprints,
+    checks,
+    history,
+    operations,
+    rotations,
+    schema,
+    secrets,
+    vpses,
+)
 from deployer.database.secrets import SeenSecret
 from lab.testbed.deployer import Api, lines, until
 from lab.testbed.running import ROOT, UnixConnection
@@ -398,9 +409,14 @@ def test_many_rotate_in_waves_over_a_restart(api: Api) -> None:
         labels = {"env": "stage" if number == 3 else "prod"}
         provision(api, f"vps-{number}", {"blueprint": "backend", "labels": labels, "wave": number})
         as_the_worker(api.database, f"vps-{number}")
+    for slip in ({"labels": {"env": "prodd"}}, {"all": True, "names": ["JWT_SECRT"]}):
+        refused = api.ask("POST", "/v1/rotate", {"reason": "a slip", **slip})
+        assert (refused.status, refused.problem) == (409, "nothing-to-rotate")
+    assert [one["kind"] for one in api.ask("GET", "/v1/operations").json["items"]].count("rotate-many") == 0
     nobody = api.ask("POST", "/v1/rotate", {"reason": "all?"})
     assert (nobody.status, nobody.problem) == (409, "not-confirmed")
-    order = {"reason": "CVE", "labels": {"env": "prod"}, "names": ["JWT_SECRET", "ABSENT"], "waveInterval": 3}
+    order: dict[str, Any] = {"reason": "CVE", "labels": {"env": "prod"}, "names": ["JWT_SECRET", "ABSENT"]}
+    order["waveInterval"] = 3600
     operation = api.ask("POST", "/v1/rotate", order).json["id"]
 
     def begun() -> list[str]:
@@ -409,6 +425,9 @@ def test_many_rotate_in_waves_over_a_restart(api: Api) -> None:
 
     until(lambda: begun() == ["vps-0"])
     assert api.end(signal.SIGKILL) == -signal.SIGKILL
+    assert begun() == ["vps-0"], "the next wave has not come"
+    with api.database.write() as c:  # as if the hours had passed
+        c.execute(update(schema.operation).values(created_at=schema.operation.c.created_at - 7200.0))
     api.start()
     until(lambda: begun() == ["vps-0", "vps-1", "vps-2"])
     arrived(api.database, "vps-0")
@@ -628,3 +647,20 @@ def test_the_command_says_why_it_waits_in_vain(api: Api) -> None:
     code, said = command("status")
     assert (code, "the worker does not come: 1 VPSs wait for it" in said) == (1, True)
     assert "vps_secrets_deployer_vps_waiting 1.0" in api.ask("GET", "/metrics").body.decode()
+
+
+def test_what_is_refused_is_told_with_place_and_rule(api: Api) -> None:
+    """By the command, too: which field breaks which rule, and what of it is not made yet."""
+
+    def command(*words: str) -> tuple[int, str]:
+        line = [sys.executable, "-m", "deployer.cli", *words, "--socket", str(api.socket)]
+        done = subprocess.run(line, capture_output=True, text=True, check=False, cwd=ROOT)
+        return done.returncode, done.stderr
+
+    provision(api)
+    code, said = command("rotate", "vps-1", "--reason", "")
+    assert (code, "/reason must have this many characters or more: 1" in said) == (1, True), said
+    code, said = command("rollback", "vps-1", "JWT_SECRET", "--reason", "r")
+    assert (code, "nothing was made for this VPS yet" in said) == (1, True), said
+    code, said = command("vps", "show", "vps-2")
+    assert (code, "vps-secrets-deploy vps list" in said) == (1, True), said

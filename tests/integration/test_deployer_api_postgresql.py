@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -13,6 +15,7 @@ from deployer.database import blueprints
 from lab.testbed.dashboard import LATE, fill
 from lab.testbed.deployer import Api, until
 from lab.testbed.postgresql import Postgresql
+from lab.testbed.running import ROOT
 from tests.integration import test_deployer_api as cases
 
 if TYPE_CHECKING:
@@ -105,3 +108,39 @@ def test_two_processes_carry_an_order_out_once(url: str) -> None:
             until(lambda: cases.state_of(second, found[0]) == "done")
             entries = second.ask("GET", "/v1/history?limit=1000").json["items"]
             assert [entry["action"] for entry in entries].count("rotation.want") == 8
+
+
+def test_an_api_says_that_its_database_is_away() -> None:
+    """Started without it, it tells whoever asks; when it is there, it makes its tables and answers."""
+    with Postgresql() as server:
+        api = Api(database=server.url)  # its tables were made, and are lost again
+        api.database.close()
+        engine = create_engine(server.url, future=True)
+        with engine.begin() as c:
+            c.execute(text("DROP SCHEMA public CASCADE"))
+            c.execute(text("CREATE SCHEMA public"))
+        engine.dispose()
+        server.stop()
+        with api:
+            for _ in range(2):
+                refused = api.ask("PUT", "/v1/vps/vps-1", {"blueprint": "backend"})
+                assert (refused.status, refused.headers["retry-after"]) == (503, "5")
+                assert "the server gives no session" in refused.json["detail"]
+                assert (
+                    "Nothing was changed. Ask again with the same Idempotency-Key" in refused.json["detail"]
+                )
+            page = api.ask("GET", "/")
+            assert (page.status, "the server gives no session" in page.body.decode()) == (503, True)
+            for words in ("status", "vps list", "rotate vps-1 --reason test"):
+                line = [sys.executable, "-m", "deployer.cli", *words.split(), "--socket", str(api.socket)]
+                done = subprocess.run(line, capture_output=True, text=True, check=False, cwd=ROOT)
+                assert (done.returncode, done.stdout) == (1, "")
+                assert "its log says which. Nothing was changed. Ask again" in done.stderr
+            line = [sys.executable, "-m", "deployer.cli", "look", "--all"]
+            line += ["--config", str(api.directory / "deployer.toml")]
+            done = subprocess.run(line, capture_output=True, text=True, check=False, cwd=ROOT)
+            assert (done.returncode, "run it again when that is mended" in done.stderr) == (1, True)
+            server.start()
+            until(lambda: api.ask("GET", "/v1/vps").status == 200)
+            assert api.ask("GET", "/").status == 200
+            assert "Until it answers, every request is refused with 503" in api.log.read_text()

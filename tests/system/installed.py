@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from deployer.cloud.secrets import Vps
     from lab.testbed.cloud import Cloud
     from lab.testbed.machine import Done
+    from lab.testbed.tenant import Tenant
 
 AGENT = "vps-secrets-agent.service"
 USER = "recruitiq"
@@ -32,6 +33,8 @@ class Installed(Machine):
 
     vps: Vps
     cloud: Cloud
+    site: Tenant
+    """Where a deployer that is set up makes its users."""
 
     def digest(self, name: str, user: str = USER) -> str:
         """Return SHA-256 of what the application reads, made inside."""

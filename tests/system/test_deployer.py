@@ -6,9 +6,11 @@ import contextlib
 import functools
 import json
 import re
+import secrets
+import signal
 import subprocess
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import pytest
 
@@ -17,6 +19,8 @@ from deployer.worker.recording import CLAIMED
 from lab.testbed import tenant
 from lab.testbed.join import join
 from lab.testbed.machine import image_of
+from lab.testbed.postgresql import SUPERUSER, Postgresql
+from lab.testbed.prometheus import free_port
 from tests.system.installed import ROOT, USER, Installed
 from tests.system.probing import possible_in
 from tests.system.scan import forms, found
@@ -41,6 +45,9 @@ STATE = "/var/lib/vps-secrets-deployer"
 PORTAL = "recruitiq-portal"
 CURL = "curl -sS --fail-with-body --unix-socket /run/vps-secrets-deployer/api.sock"
 VPS = "vps-system-001"
+ROLE = "vps_secrets"
+AS_ROOT = f"PGPASSFILE={PLACE}/passfile-root"
+OFTEN = '[OFTEN]\nkind = "random"\nrotate = "20s"\n'
 GIVEN = b"canary-5e0c71-smtp-password"
 BLUEPRINT = """
 [JWT_SECRET]
@@ -91,7 +98,7 @@ def set_up_the_deployer(machine: Installed, cloud: Cloud, site: Tenant) -> None:
     section = (ROOT / "docs/deployment.md").read_text().partition("\n## Install\n")[2].partition("\n## ")[0]
     commands = re.findall(r"^    (.*)$", section, re.MULTILINE)
     assert len(commands) == 11
-    machine.cloud = cloud
+    machine.cloud, machine.site = cloud, site
     machine.run(f"useradd --create-home {PORTAL}")
     machine.write("/run/barbican", cloud.deployer.secret, 0o600)
     machine.write("/run/registrar", site.manager_password, 0o600)
@@ -109,6 +116,34 @@ def set_up_the_deployer(machine: Installed, cloud: Cloud, site: Tenant) -> None:
 def active(machine: Installed, *units: str) -> bool:
     """Tell whether all of the units are."""
     return all(machine.show(unit, "ActiveState") == "active" for unit in units)
+
+
+class FarDatabase(Postgresql):
+    """PostgreSQL over TCP, with a database for the deployer and its role, who has a password."""
+
+    def __init__(self) -> None:
+        self.port = free_port()
+        super().__init__({"listen_addresses": "127.0.0.1", "port": str(self.port)})
+        self.password = secrets.token_urlsafe()
+
+    def __enter__(self) -> Self:
+        super().__enter__()
+        self._psql(f"CREATE ROLE {ROLE} LOGIN PASSWORD '{self.password}'")
+        self._psql(f"CREATE DATABASE {ROLE} OWNER {ROLE}")
+        return self
+
+    def count(self, condition: str, what: str = "*") -> int:
+        """Return how many rotations are so."""
+        return int(self._psql(f"SELECT count({what}) FROM rotation WHERE {condition}", ROLE))  # noqa: S608
+
+    def _psql(self, statement: str, database: str = "postgres") -> str:
+        at = [f"--host={self.directory}", f"--port={self.port}", f"--username={SUPERUSER}", database]
+        command = [
+            str(self.program("psql")),
+            *("--no-psqlrc", "--tuples-only", f"--command={statement}"),
+            *at,
+        ]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
 class Portal:
@@ -428,6 +463,108 @@ def test_a_mistake_is_told_and_mended(deployer: Installed) -> None:
         deployer.until_said("nonsense", "--unit", unit)
     deployer.run(f"cp /run/kept {PLACE}/deployer.toml")
     deployer.until(lambda: active(deployer, API, WORKER, *SOCKETS))
+
+
+@pytest.fixture
+def far_database(deployer: Installed) -> Iterator[FarDatabase]:
+    """Have the deployer's database on a PostgreSQL of another machine: the host. SQLite again at the end."""
+    with FarDatabase() as server:
+        url = f"postgresql+psycopg2://{ROLE}@127.0.0.1:{server.port}/{ROLE}"
+        for user in ("vps-secrets-api", "vps-secrets-worker", "root"):
+            deployer.write(f"{PLACE}/passfile-{user}", f"127.0.0.1:*:*:{ROLE}:{server.password}\n", 0o600)
+            deployer.run(f"chown {user} {PLACE}/passfile-{user}")
+        for unit, user in ((API, "vps-secrets-api"), (WORKER, "vps-secrets-worker")):
+            text = f"[Service]\nEnvironment=PGPASSFILE={PLACE}/passfile-{user}\n"
+            deployer.write(f"/etc/systemd/system/{unit}.d/database.conf", text)
+        deployer.run(
+            f"cp /usr/share/vps-secrets-deployer/api-network.conf /etc/systemd/system/{API}.d/; "
+            f"cp {PLACE}/deployer.toml /run/kept; cp {PLACE}/blueprints/backend.toml /run/kept-blueprint; "
+            f"sed --in-place 's|^\\[database\\]$|&\\nurl = \"{url}\"|' {PLACE}/deployer.toml"
+        )
+        deployer.write(f"{PLACE}/blueprints/backend.toml", BLUEPRINT + OFTEN)
+        deployer.run(f"{AS_ROOT} vps-secrets-deploy blueprint apply")
+        deployer.run(f"systemctl daemon-reload; systemctl restart {API} {WORKER}")
+        deployer.until(lambda: active(deployer, API, WORKER))
+        yield server
+        deployer.run(
+            f"rm -r /etc/systemd/system/{API}.d /etc/systemd/system/{WORKER}.d {PLACE}/passfile-*; "
+            f"cp /run/kept {PLACE}/deployer.toml; cp /run/kept-blueprint {PLACE}/blueprints/backend.toml; "
+            f"systemctl daemon-reload; systemctl restart {API} {WORKER}"
+        )
+
+
+@pytest.mark.timeout(1200)
+def test_the_database_goes_away_and_comes_back(deployer: Installed, far_database: FarDatabase) -> None:
+    """Whoever is asked says so, agents go on; then all goes on by itself: late, once, with nobody's help."""
+    portal = Portal(deployer)
+    begun = portal.ask("PUT", f"/vps/{VPS}", json.dumps({"blueprint": "backend"}))["id"]
+    portal.until(lambda: portal.done(begun))
+    set_up_the_agent(deployer, portal, join_as_the_vps(portal, deployer.site))
+    served = deployer.digest("JWT_SECRET")
+    body = json.dumps({"reason": "test", "names": ["JWT_SECRET"]})
+    order = portal.ask("POST", f"/vps/{VPS}/rotate", body)["id"]
+    far_database.stop()  # in the middle of it, or before it began
+    told_that_it_is_away(deployer)
+    deployer.run(f"systemctl restart --no-block {WORKER}; systemctl restart {API}")
+    told_by_the_api(deployer)
+    deployer.until(lambda: int(deployer.show(WORKER, "NRestarts")) > 0)
+    assert deployer.digest("JWT_SECRET") != "", "the agent goes on"
+
+    far_database.start()
+    assert_arrived(deployer, portal, order)
+    deployer.until(lambda: active(deployer, API, WORKER))
+    assert deployer.digest("JWT_SECRET") not in {"", served}
+    scheduled = far_database.count("reason = 'schedule' AND listed_at IS NOT NULL")
+    for how in (signal.SIGINT, signal.SIGQUIT):  # in order, and as by a crash: it is started again
+        order = portal.ask("POST", f"/vps/{VPS}/rotate", body)["id"]
+        far_database.stop(how)
+        far_database.start()
+        assert_arrived(deployer, portal, order)
+    listed = "reason = 'schedule' AND listed_at IS NOT NULL"
+    portal.until(lambda: far_database.count(listed) > scheduled)  # what comes due goes on
+    assert (
+        far_database.count("grp = 'JWT_SECRET'")
+        == far_database.count("grp = 'JWT_SECRET' AND state = 'arrived'")
+        == 3
+    )
+    assert far_database.count("true") == far_database.count("true", "DISTINCT (grp, reason, due, wanted_at)")
+    names = [one["name"] for one in portal.ask("GET", f"/vps/{VPS}")["secrets"]]
+    assert sorted(names) == ["JWT_SECRET", "OFTEN", "SMTP_PASSWORD"]
+    deployer.until_said("answers again; it was away for", "--unit", API)
+    deployer.run(f"vps-secrets-deploy vps retire {VPS} --reason test --confirm {VPS}")  # the cloud is shared
+    assert deployer.run("systemctl --failed --no-legend").out == ""
+
+
+def told_that_it_is_away(machine: Installed) -> None:
+    """Worker, API, dashboard, metrics and commands: what failed, that nothing was changed, and what to do."""
+    for unit in (API, WORKER):
+        machine.until_said("the server gives no session", "--unit", unit)
+    told_by_the_api(machine)
+    for words in ("status", f"rotate {VPS} JWT_SECRET --reason test"):
+        asked = machine.run(f"vps-secrets-deploy {words}", check=False)
+        assert (asked.code, asked.out) == (1, "")
+        assert "its log says which. Nothing was changed. Ask again" in asked.err
+    asked = machine.run(f"{AS_ROOT} vps-secrets-deploy blueprint apply", check=False)
+    assert (asked.code, "run it again when that is mended" in asked.err) == (1, True), asked.err
+
+
+def told_by_the_api(machine: Installed) -> None:
+    """For programs, for people, for Prometheus."""
+    for path in ("", "v1/vps", "metrics"):
+        asked = machine.run(f"{CURL} --write-out '%{{http_code}}' http://localhost/{path}", check=False)
+        assert (asked.code, asked.out[-3:]) == (22, "503"), asked.out
+        assert "the server gives no session" in asked.out
+
+
+def assert_arrived(machine: Installed, portal: Portal, order: str) -> None:
+    """Wait until the agent has said that it serves what an order made."""
+
+    def arrived() -> bool:
+        machine.run("vps-secrets refresh", check=False)
+        asked = machine.run(f"{CURL} http://localhost/v1/operations/{order}", user=PORTAL, check=False)
+        return not asked.code and json.loads(asked.out)["state"] == "done"
+
+    portal.until(arrived)
 
 
 def test_a_network_for_the_api_is_a_drop_in(deployer: Installed) -> None:

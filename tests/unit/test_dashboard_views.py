@@ -21,6 +21,7 @@ from deployer.database.rotations import Figures
 
 NOW = 1_800_000_000.0
 DAY = 86400.0
+NOBODY = views.Waiting(worker=0, join=0)
 PLAIN = {str, int, float, bool, type(None)}
 NAMES = {**vars(timeline), **vars(words), **vars(views)}
 
@@ -154,14 +155,36 @@ def counts(**some: int) -> dict[str, int]:
 )
 def test_the_first_sentence(some: dict[str, int], summary: str, calm: bool) -> None:  # noqa: FBT001  # a table
     """It says whether anybody is needed."""
-    page = views.fleet_page(NOW, Asked(), counts(**some), (), more=None, besides=())
+    page = views.fleet_page(NOW, Asked(), counts(**some), (), more=None, waiting=NOBODY, besides=())
     assert (page.summary, page.calm) == (summary, calm)
+
+
+@pytest.mark.parametrize(
+    ("waiting", "summary", "headline", "advice"),
+    [
+        (views.Waiting(1, 0), "No worker comes: 1 of 9 VPSs waits.", "1 for the worker", "systemctl status"),
+        (views.Waiting(3, 2), "No worker comes: 3 of 9 VPSs wait.", "3 for the worker", "systemctl status"),
+        (views.Waiting(0, 2), "2 of 9 VPSs need somebody.", "2 to join", "each row says what is missing"),
+    ],
+)
+def test_who_waits_too_long_is_told_first(
+    waiting: views.Waiting, summary: str, headline: str, advice: str
+) -> None:
+    """For the worker, which keeps all others waiting, and to join; with what to do."""
+    page = views.fleet_page(
+        NOW, Asked(), counts(fine=7, joining=2), (), more=None, waiting=waiting, besides=()
+    )
+    assert (page.summary, page.calm) == (summary, False)
+    card = views.waiting_card(waiting)
+    assert (card.headline, card.mood) == (headline, "bad")
+    assert advice in card.detail
+    assert views.waiting_card(NOBODY).mood == "good"
 
 
 def test_addresses_keep_what_was_chosen() -> None:
     """A tile that is chosen leads back; a page's end leads on, with the same filter."""
     asked = Asked(look="late", text="a&b", label="env=prod", after="0:vps")
-    page = views.fleet_page(NOW, asked, counts(late=3), (), more="0:vps-9", besides=())
+    page = views.fleet_page(NOW, asked, counts(late=3), (), more="0:vps-9", waiting=NOBODY, besides=())
     assert page.next_href == "/?look=late&q=a%26b&label=env%3Dprod&after=0%3Avps-9"
     assert page.first_href == "/?look=late&q=a%26b&label=env%3Dprod"
     by_look = {tile.look: tile for tile in (*page.attention, *page.plain)}

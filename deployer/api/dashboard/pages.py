@@ -139,8 +139,10 @@ def _fleet(c: Connection, now: float, query: Mapping[str, str], places: Sequence
     rows, more = fleet.worst_first(c, now, wanted, asked.after, ROWS)
     month = rotations.figures(c, now, now - MONTH_S)
     kept = views.backup_card(now, backups.page(c, 10), backup_health.health(c, now, places))
-    cards = (*views.cards(now, month, checks.latest(c)), kept)
-    return views.fleet_page(now, asked, fleet.counts(c, now), rows, more=more, besides=cards)
+    waiting = views.Waiting(operations.waiting(c, now), fleet.joining_long(c, now))
+    cards = (views.waiting_card(waiting), *views.cards(now, month, checks.latest(c)), kept)
+    counts = fleet.counts(c, now)
+    return views.fleet_page(now, asked, counts, rows, more=more, waiting=waiting, besides=cards)
 
 
 def _vps(c: Connection, now: float, untrusted_id: str) -> Page:

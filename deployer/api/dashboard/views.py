@@ -12,7 +12,7 @@ from urllib.parse import urlencode
 
 from deployer.api.dashboard import words
 from deployer.api.dashboard.timeline import Axis, Life, Line, Scale
-from deployer.api.fleet import EXPIRES_S, LOOKS
+from deployer.api.fleet import EXPIRES_S, LONG_S, LOOKS
 from deployer.core import lifetimes
 from deployer.core.model import EXTERNAL
 
@@ -40,6 +40,13 @@ MEANINGS: Final = {
     "revoked": "has no access",
     "retired": "is being deleted",
 }
+JOINING: Final = {
+    "provisioning": "the worker has not made its container",
+    "joining": "its machine has not joined; there: journalctl -u vps-secrets-join",
+    "waiting-for-key": "its machine has announced no key; there: journalctl -u vps-secrets-join",
+    "listed": "its agent does not say that it serves; there: vps-secrets status; fetch.acknowledge = true",
+}
+"""What is missing, by the state of a VPS that should have served long ago, and where to look."""
 STALE_BACKUP_S: Final = 2 * 86400.0
 
 
@@ -73,6 +80,14 @@ class Card:
     detail: str
     mood: str
     href: str
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """How many VPSs wait too long: for a worker, and for their machine to join."""
+
+    worker: int
+    join: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -324,12 +339,16 @@ def fleet_page(
     rows: Sequence[Seen],
     *,
     more: str | None,
+    waiting: Waiting,
     besides: tuple[Card, ...],
 ) -> FleetPage:
     """Return the fleet's page."""
     everybody = sum(counts.values())
-    need = sum(counts[look] for look in ("late", "failing", "expiring"))
-    if need:
+    need = sum(counts[look] for look in ("late", "failing", "expiring")) + waiting.join
+    if waiting.worker:
+        verb = "waits" if waiting.worker == 1 else "wait"
+        summary = f"No worker comes: {words.number(waiting.worker)} of {words.number(everybody)} VPSs {verb}."
+    elif need:
         verb = "needs" if need == 1 else "need"
         summary = f"{words.number(need)} of {words.number(everybody)} VPSs {verb} somebody."
     elif everybody:
@@ -355,7 +374,7 @@ def fleet_page(
     return FleetPage(
         frame=frame("Fleet", "/", now),
         summary=summary,
-        calm=not need,
+        calm=not (need or waiting.worker),
         attention=tiles(ATTENTION),
         plain=tiles(PLAIN),
         cards=besides,
@@ -368,6 +387,21 @@ def fleet_page(
         first_href=asked.href() if asked.after else "",
         next_href=asked.href(after=more) if more else "",
     )
+
+
+def waiting_card(waiting: Waiting) -> Card:
+    """Return who waits too long, and what to do."""
+    title = "Waiting too long"
+    if waiting.worker:
+        said = (
+            "for 5 minutes or more. On the deployer's machine: systemctl status vps-secrets-deployer-worker"
+        )
+        headline = f"{words.number(waiting.worker)} for the worker"
+        return Card(title, headline, said, "bad", "/operations")
+    if waiting.join:
+        said = f"for {words.span(LONG_S)} or more; each row says what is missing"
+        return Card(title, f"{words.number(waiting.join)} to join", said, "bad", "/?look=joining")
+    return Card(title, "Nobody", "for the worker, or to join", "good", "/?look=joining")
 
 
 def cards(now: float, month: Figures, checks: Sequence[CheckRow]) -> tuple[Card, ...]:
@@ -588,7 +622,7 @@ def _fleet_row(seen: Seen, now: float) -> FleetRow:
         if seen.next_due
         else "a rotation is past its date",
         "failing": failed,
-        "joining": f"asked for {words.from_now(row.created_at, now)}",
+        "joining": f"asked for {words.from_now(row.created_at, now)}{_missing(seen, now)}",
         "expiring": f"a value is due within {words.span(EXPIRES_S)}",
         "revoked": "access was taken away",
         "retired": "being deleted",
@@ -604,6 +638,12 @@ def _fleet_row(seen: Seen, now: float) -> FleetRow:
         labels=tuple(f"{name}={value}" for name, value in sorted(row.labels.items())),
         next_due=words.moment(seen.next_due, now),
     )
+
+
+def _missing(seen: Seen, now: float) -> str:
+    """Return what a VPS lacks that should have served long ago."""
+    found = JOINING.get(seen.vps.state, "") if now - seen.vps.created_at >= LONG_S else ""
+    return f"; {found}" if found else ""
 
 
 def _secret_line(row: SecretRow, line: Line, now: float) -> SecretLine:
