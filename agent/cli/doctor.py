@@ -10,16 +10,16 @@ import argparse
 import json
 import os
 import time
-from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.cli import doctor_cloud, doctor_machine, doctor_status
-from agent.cli.answer import AnswerError, clean
-from agent.cli.doctor_finding import FAILURE, OK, WARNING, Finding
+from agent.cli.answer import AnswerError
 from agent.cli.http import PermissionDeniedError, UnreachableError, ask
 from agent.config import reader
+from common import finding
 from common.errors import ConfigurationError
+from common.finding import FAILURE, OK, WARNING, Finding
 from common.names import parse_version
 
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
     from agent.config.model import Config
 
-_SIGNS = {OK: "ok     ", WARNING: "warning", FAILURE: "FAILURE"}
 _GOOD = 200
 
 
@@ -54,16 +53,11 @@ def _uuid(text: str) -> str:
 def run(options: argparse.Namespace) -> int:
     """Tell what was found; return 0 where nothing failed, warnings or not."""
     found = list(_findings(options))
-    count = Counter(one.level for one in found)
     if options.json:
-        print(json.dumps({"findings": [one._asdict() for one in found], "failures": count[FAILURE]}))
-        return 1 if count[FAILURE] else 0
-    for one in found:
-        print(f"{_SIGNS[one.level]}  {clean(one.what)}: {clean(one.words)}")
-        if one.remedy:
-            print(f"         do: {clean(one.remedy)}")
-    print(f"{count[OK]} ok, {count[WARNING]} warnings, {count[FAILURE]} failures")
-    return 1 if count[FAILURE] else 0
+        print(json.dumps(finding.document(found)))
+    else:
+        print("\n".join(finding.lines(found)))
+    return 1 if finding.failures(found) else 0
 
 
 def _findings(options: argparse.Namespace) -> Iterator[Finding]:

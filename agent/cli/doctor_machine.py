@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from agent.cli import setup_machine
-from agent.cli.doctor_finding import FAILURE, OK, WARNING, Finding
 from agent.identity import ciphertext, credential_file
+from common.finding import FAILURE, OK, WARNING, Finding
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

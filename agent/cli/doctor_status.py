@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from agent.cli import show
-from agent.cli.doctor_finding import FAILURE, OK, WARNING, Finding
+from common.finding import FAILURE, OK, WARNING, Finding
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

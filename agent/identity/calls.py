@@ -81,15 +81,16 @@ class Line:
         json: object = None,
         token: str = "",
         subject: str = "",
+        service: str = "",
     ) -> Answer:
         """Make one call and return its answer. ``step`` says what it is for, ``statuses`` are those promised.
 
-        ``subject`` is the token that the call is about.
+        ``subject`` is the token that the call is about, ``service`` one of a service that calls for somebody.
 
         Raises:
             IdentityError: another status, an answer that can't be used, or none.
         """
-        tokens = {"X-Auth-Token": token, "X-Subject-Token": subject}
+        tokens = {"X-Auth-Token": token, "X-Subject-Token": subject, "X-Service-Token": service}
         headers = {"Accept": "application/json"} | {name: text for name, text in tokens.items() if text}
         options: dict[str, Any] = {"timeout": (CONNECT_S, SILENCE_S), "verify": self._verify}
         reason = ""

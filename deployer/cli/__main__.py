@@ -99,6 +99,13 @@ def _parser() -> argparse.ArgumentParser:
     _about_secrets(commands, common, waits, reason)
     _about_files(commands, common, waits)
     _about_recovery(commands, waits)
+    from deployer.cli import doctor  # noqa: PLC0415  # the database's library is slow
+
+    text = "what is well on this machine and what is not, each with what to do; for monitoring"
+    made = commands.add_parser(
+        "doctor", parents=[common, _with_config()], help=text, description=doctor.__doc__
+    )
+    made.set_defaults(run=doctor.run)
     return parser
 
 

@@ -1,6 +1,7 @@
 """``report``: the last days of the fleet as one HTML page, or as JSON.
 
 What the agents recorded comes on standard input, as journalctl prints it; the rest is asked of the API.
+With Barbican's own audit both sides are joined: what Barbican gave and no agent recorded is on top.
 Records are counted as they come, so that a year of them needs no more memory than a day.
 """
 
@@ -10,13 +11,16 @@ import html
 import sys
 import time
 from datetime import UTC, datetime
+from math import inf
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from common.durations import span
 from deployer.cli import screen, status
-from deployer.cli.client import OK
+from deployer.cli.client import NO, OK, ApiError
 from deployer.core import lifetimes
 from deployer.core.accesses import Accesses
+from deployer.core.barbican_reads import BarbicanReads
 from deployer.core.schedule import DAY_S
 
 if TYPE_CHECKING:
@@ -53,7 +57,17 @@ class Finding(NamedTuple):
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add its options."""
-    parser.add_argument("--days", type=int, choices=range(1, 93), default=7, metavar="N", help="default: 7")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--days", type=int, choices=range(1, 93), default=7, metavar="N", help="default: 7")
+    which.add_argument("--week", action="store_const", dest="days", const=7, help="the same as --days 7")
+    parser.add_argument(
+        "--barbican-audit",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="FILE",
+        help="Barbican's own audit (CADF); may be repeated",
+    )
 
 
 def run(client: Client, options: argparse.Namespace) -> int:
@@ -63,15 +77,56 @@ def run(client: Client, options: argparse.Namespace) -> int:
     if not sys.stdin.isatty():
         for line in sys.stdin.buffer:
             accesses.add(line)
+    given = _given(accesses, now, options.barbican_audit) if options.barbican_audit else None
     figures = client.get("figures")
     overdue = client.get("rotations", state="overdue")["items"]
     credentials = status.credentials(client, now)
-    found = [*_of_records(accesses), *_of_the_deployer(figures, overdue, credentials, now)]
+    found = [
+        *_of_barbican(given),
+        *_of_records(accesses),
+        *_of_the_deployer(figures, overdue, credentials, now),
+    ]
     if options.json:
-        screen.document(_as_json(accesses, figures, found, now))
+        screen.document(_as_json(accesses, given, figures, found, now))
     else:
-        sys.stdout.write("\n".join(_page(accesses, figures, credentials, found, now)) + "\n")
+        sys.stdout.write("\n".join(_page(accesses, given, figures, credentials, found, now=now)) + "\n")
     return OK
+
+
+def _given(accesses: Accesses, now: float, files: list[Path]) -> BarbicanReads:
+    """Return what Barbican's audit says, joined with the agents' records, which were read before.
+
+    Raises:
+        ApiError: a file can't be read.
+    """
+    from deployer.cloud.verify.objects import is_throw_away  # noqa: PLC0415  # the cloud's libraries are slow
+
+    given = BarbicanReads(
+        accesses.since,
+        now,
+        inf if accesses.first is None else accesses.first,
+        accesses.last,
+        recorded=accesses.requests.__contains__,
+        verifies=is_throw_away,
+    )
+    for path in files:
+        try:
+            with path.open("rb") as file:
+                for line in file:
+                    given.add(line)
+        except OSError as error:
+            raise ApiError(f"read Barbican's audit {path}: {error.strerror}", NO) from None
+    return given
+
+
+def _of_barbican(given: BarbicanReads | None) -> Iterator[Finding]:
+    """Yield who was given values by Barbican and is no agent of ours."""
+    for who, number in given.strangers.most_common() if given else ():
+        yield Finding(
+            f"Barbican gave a value {number} times to {who.user} at {who.address}, and no agent recorded it",
+            f"first: {given.examples[who] if given else ''}; user {who.user_id}",
+            "docs/runbooks/unknown-read.md",
+        )
 
 
 def _of_records(accesses: Accesses) -> Iterator[Finding]:
@@ -128,7 +183,11 @@ def _of_the_deployer(
 
 
 def _as_json(
-    accesses: Accesses, figures: dict[str, Any], found: list[Finding], now: float
+    accesses: Accesses,
+    given: BarbicanReads | None,
+    figures: dict[str, Any],
+    found: list[Finding],
+    now: float,
 ) -> dict[str, object]:
     return {
         "since": accesses.since,
@@ -145,12 +204,36 @@ def _as_json(
         ],
         "notToldApart": accesses.recent.others,
         "unreadable": accesses.unreadable,
+        "versions": {
+            "served": len(accesses.served),
+            "followed": len(accesses.served & accesses.brought),
+            "all": not accesses.is_full,
+        },
+        "barbican": None
+        if given is None
+        else {
+            "byAgents": given.by_agents,
+            "byVerify": given.by_verify,
+            "outsideRecords": given.outside_records,
+            "unknown": [
+                {**who._asdict(), "count": number, "first": given.examples[who]}
+                for who, number in given.strangers.most_common()
+            ],
+            "notToldApart": given.others,
+            "unreadable": given.unreadable,
+        },
         "deployer": figures,
     }
 
 
 def _page(
-    accesses: Accesses, figures: dict[str, Any], credentials: list[Any], found: list[Finding], now: float
+    accesses: Accesses,
+    given: BarbicanReads | None,
+    figures: dict[str, Any],
+    credentials: list[Any],
+    found: list[Finding],
+    *,
+    now: float,
 ) -> Iterator[str]:
     days = f"{_day(accesses.since)} to {_day(now)}"
     yield f'<!doctype html><html lang="en"><meta charset="utf-8"><title>vps-secrets, {days}</title>'
@@ -177,6 +260,8 @@ def _page(
     yield "<h2>Refusals</h2>"
     rows = ((*one, str(number)) for one, number in accesses.recent.refusals.most_common(SHOWN))
     yield from _table(("machine", "caller", "why", "times"), rows)
+    yield "<h2>From the application back to Barbican</h2>"
+    yield from _table(("", "number"), _both_sides(accesses, given))
     yield "<h2>Rotations of the last 30 days, and VPSs</h2>"
     rotations = figures["rotations"]
     yield from _table(
@@ -200,6 +285,19 @@ def _page(
         ],
     )
     yield "</html>"
+
+
+def _both_sides(accesses: Accesses, given: BarbicanReads | None) -> Iterator[tuple[str, str]]:
+    followed = len(accesses.served & accesses.brought)
+    yield "versions that applications were served", str(len(accesses.served))
+    yield "of them, with the agent's record of the request that brought them", str(followed)
+    if given is None:
+        yield "Barbican's own audit was not given (--barbican-audit)", "-"
+        return
+    yield "values that Barbican gave, and an agent recorded", str(given.by_agents)
+    yield "that no agent recorded", str(sum(given.strangers.values()) + given.others)
+    yield "that cloud verify read of its own throw-away secrets", str(given.by_verify)
+    yield "before or after all records of agents", str(given.outside_records)
 
 
 def _chart(accesses: Accesses) -> Iterator[str]:

@@ -8,6 +8,7 @@ an entry with the same fields.
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
@@ -15,11 +16,14 @@ from typing import Final, NamedTuple
 from deployer.core.schedule import DAY_S
 
 UNIT: Final = "vps-secrets-agent.service"
+FETCH_UNIT: Final = "vps-secrets-fetch@"
 MOST: Final = 200_000
 """So many different readers and refusals are told apart; what comes after is counted as ``others``."""
 REFUSED: Final = frozenset({"denied", "rate-limited"})
 """Outcomes of the audit record (docs/operating.md)."""
 _LONGEST: Final = 300
+_BROUGHT: Final = re.compile(r"read \S+: version ([0-9a-f-]{36}), request (req-[0-9a-f-]{36})")
+"""What fetch writes of each payload that it has read (agent/fetch/payloads.py)."""
 
 
 class Reader(NamedTuple):
@@ -62,10 +66,22 @@ class Accesses:
         self.unreadable = 0
         self.first: float | None = None
         """When the oldest record was written."""
+        self.last = 0.0
+        """When the newest one was."""
+        self.served: set[str] = set()
+        """Versions that were served in the days."""
+        self.brought: set[str] = set()
+        """Versions that agents have read, at any time."""
+        self.requests: set[str] = set()
+        """The ids of the requests by which they did."""
+        self.is_full = False
+        """Whether there were more versions or requests than are told apart."""
 
     def add(self, untrusted_line: bytes) -> None:
         """Count one line of the journal; what is no record of an agent is left alone."""
         if b"VPS_SECRETS_OUTCOME" not in untrusted_line:
+            if b", request req-" in untrusted_line:
+                self._add_reading(untrusted_line)
             return
         try:
             entry = json.loads(untrusted_line)
@@ -80,14 +96,41 @@ class Accesses:
         elif at < self._until:
             self._count(entry, at, host, outcome)
 
-    def _count(self, entry: dict[str, object], at: float, host: str, outcome: str) -> None:
+    def _add_reading(self, untrusted_line: bytes) -> None:
+        """Note by which request fetch has read a version: an entry of its unit, by journald's own word."""
+        try:
+            entry = json.loads(untrusted_line)
+            unit, at = str(entry["_SYSTEMD_UNIT"]), int(entry["__REALTIME_TIMESTAMP"]) / 1e6
+            match = _BROUGHT.search(str(entry["MESSAGE"]))
+        except (ValueError, KeyError, TypeError, RecursionError):
+            self.unreadable += 1
+            return
+        if match and unit.startswith(FETCH_UNIT):
+            self._dated(at)
+            self._note(self.brought, match[1])
+            self._note(self.requests, match[2])
+
+    def _dated(self, at: float) -> None:
         self.first = at if self.first is None else min(at, self.first)
+        self.last = max(at, self.last)
+
+    def _note(self, known: set[str], one: str) -> None:
+        if len(known) < MOST:
+            known.add(one)
+        elif one not in known:
+            self.is_full = True
+
+    def _count(self, entry: dict[str, object], at: float, host: str, outcome: str) -> None:
+        self._dated(at)
         is_recent = at >= self.since
         period = self.recent if is_recent else self.before
         period.hosts[host] += 1
         caller = _word(entry.get("VPS_SECRETS_UNIT") or f"uid {_word(entry.get('VPS_SECRETS_UID'))}")
         if outcome == "served":
             by_day = self.served_by_day
+            if is_recent:
+                for version in _words(entry.get("VPS_SECRETS_VERSION")):
+                    self._note(self.served, version)
             for name in _words(entry.get("VPS_SECRETS_NAME")):
                 _count(period, period.reads, Reader(host, caller, name))
         elif outcome in REFUSED:

@@ -47,6 +47,16 @@ def test_an_account_that_is_bound(cloud: Cloud) -> None:
         assert agent.status()["cycles"]["total"] == before
 
 
+def test_a_cloud_whose_rules_can_be_switched_off_is_told(either: Cloud) -> None:
+    """An older keystonemiddleware asks for no rule where a service's token comes along."""
+    vps = either.vps("vps-doctor-5", {"A": VALUE})
+    with Agent(lambda directory: either.configuration(vps, directory, GRANT)) as agent:
+        agent.start().until_ready()
+        _, found = doctor(agent)
+    old = "2025.1" in str(either.testbed.options.venv)
+    assert [level for level, _ in about(found, "access rules")] == ["warning" if old else "ok"]
+
+
 def test_an_account_that_is_not_bound_is_told(cloud: Cloud) -> None:
     """A credential without access rules, which the agent itself does not notice."""
     vps = cloud.vps("vps-doctor-3", {"A": VALUE})

@@ -78,6 +78,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "adopt": "tests/integration/test_deployer_drills.py",
     "look": HERE,
     "drill": "tests/integration/test_deployer_drills.py",
+    "doctor": "tests/cloud/test_deployer_doctor.py",
 }
 TABLES: Final = {
     *("deployment", "blueprint", "vps", "secret", "version", "rotation", "operation", "history"),

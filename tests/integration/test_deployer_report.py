@@ -12,11 +12,14 @@ from typing import TYPE_CHECKING, Any
 from deployer.database import rotations
 from lab.testbed.deployer import Api
 from lab.testbed.running import ROOT
+from tests.integration import report_load
 from tests.integration.test_deployer_api import as_the_worker
 from tests.integration.test_deployer_api_hostile import prepared
 from tests.unit import test_deployer_accesses as records
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import pytest
 
 DAY_S = 86400.0
@@ -99,3 +102,23 @@ def test_a_week_without(monkeypatch: pytest.MonkeyPatch) -> None:
     with Api() as api:
         assert "Nothing." in report(api, records.line(1))
         assert "No record came" in report(api, b"")
+
+
+def test_memory_does_not_grow_with_records() -> None:
+    """They are counted as they come; docs/figures.md has ten million."""
+    with Api() as api:
+        few = report_load.cost(1_000, api.socket, "--json")
+        many = report_load.cost(100_000, api.socket, "--json")
+    found = json.loads(many.page)
+    assert sum(one["count"] + one["before"] for one in found["reads"]) == 100_000
+    assert found["versions"]["served"] == len(found["reads"]) == 700
+    assert many.memory_mb < few.memory_mb + 20
+    assert many.memory_mb < 200
+
+
+def test_an_audit_that_can_t_be_read_is_told(tmp_path: Path) -> None:
+    """With its name; no page is printed that looks whole."""
+    command = [sys.executable, "-m", "deployer.cli", "report", "--barbican-audit", str(tmp_path / "gone")]
+    done = subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert b"gone: No such file" in done.stderr

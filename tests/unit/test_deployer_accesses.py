@@ -89,6 +89,28 @@ def test_what_is_no_entry_is_counted_as_unreadable(untrusted: bytes) -> None:
     assert sum(found.recent.reads.values()) == 1
 
 
+def test_a_version_is_followed_to_the_request_that_brought_it() -> None:
+    """By what fetch wrote, and nobody else."""
+    version, request = "eddf6bb5-9888-4c63-98d0-cb9e770147d1", "req-00000000-0000-4000-8000-000000000001"
+    message = f"fetch: INFO: read A: version {version}, request {request}"
+    entry = {"__REALTIME_TIMESTAMP": str(int((NOW - 20 * DAY_S) * 1e6)), "MESSAGE": message}
+    served = line(1, VPS_SECRETS_VERSION=version)
+    found = counted(json.dumps(entry | {"_SYSTEMD_UNIT": "vps-secrets-fetch@1-2.service"}).encode(), served)
+    assert (found.served, found.brought, found.requests) == ({version}, {version}, {request})
+    assert (found.first, found.last) == (NOW - 20 * DAY_S, NOW - DAY_S)
+    assert counted(json.dumps(entry | {"_SYSTEMD_UNIT": "evil.service"}).encode()).requests == set()
+    broken = counted(json.dumps({"MESSAGE": message}).encode())
+    assert (broken.requests, broken.unreadable) == (set(), 1)
+
+
+def test_more_than_can_be_told_apart_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There are bounds."""
+    monkeypatch.setattr("deployer.core.accesses.MOST", 1)
+    found = counted(*(line(1, VPS_SECRETS_VERSION=version) for version in "aab"))
+    assert found.is_full
+    assert found.served == {"a"}
+
+
 def test_words_of_others_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     """Control characters are shown as such; there are bounds."""
     monkeypatch.setattr("deployer.core.accesses.MOST", 1)

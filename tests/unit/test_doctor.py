@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from agent.cli import doctor_machine, doctor_status, setup_machine
-from agent.cli.doctor_finding import FAILURE, OK, WARNING
 from agent.config import reader
+from common.finding import FAILURE, OK, WARNING
 
 if TYPE_CHECKING:
     from pathlib import Path
