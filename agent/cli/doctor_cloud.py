@@ -13,17 +13,18 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from agent.config import addresses
 from agent.config.model import Method
 from agent.core import renewal
-from agent.identity import credential_file
+from agent.identity import credential_file, ways
 from agent.identity.account import Account
 from agent.identity.calls import Line
 from agent.identity.errors import CredentialFileError, IdentityError
 from common import addresses as common_addresses
 from common.finding import FAILURE, OK, WARNING, Finding
+from common.proxying import is_exempt
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from agent.config.model import Config
+    from agent.config.model import Config, Proxy
 
 CONNECT_S: Final = 3.0
 SKEW_S: Final = 30.0
@@ -49,9 +50,10 @@ def findings(config: Config, neighbours: tuple[str, ...]) -> Iterator[Finding]:
         words = f"it logs in by {keystone.method.value}: not tried"
         yield Finding(WARNING, "account", words, "an application credential can be bound by access rules")
         return
-    yield from _way("Keystone", keystone.auth_url)
-    line = Line(str(keystone.ca_file) if keystone.ca_file else None)
+    yield from _way("Keystone", keystone.auth_url, keystone.proxy)
     try:
+        way = ways.way(keystone.proxy, config.path.parent)
+        line = Line(str(keystone.ca_file) if keystone.ca_file else None, way)
         answer = line.call("GET", keystone.auth_url, "ask Keystone for its version", ANY)
         yield _clock(answer.headers.get("Date", ""))
         pair = _pair(config)
@@ -68,7 +70,7 @@ def findings(config: Config, neighbours: tuple[str, ...]) -> Iterator[Finding]:
         words = f"Keystone's catalog has no {keystone.service_type} for this region and interface"
         yield Finding(FAILURE, "catalog", words, "region, interface or endpoint_override in agent.toml")
         return
-    yield from _way("Barbican", str(base))
+    yield from _way("Barbican", str(base), keystone.proxy)
 
     def status(url: str, service: str = "") -> int | str:
         try:
@@ -143,15 +145,18 @@ def _pair(config: Config) -> renewal.Pair:
     return renewal.pair(text) or renewal.Pair(configured, text)
 
 
-def _way(service: str, url: str) -> Iterator[Finding]:
-    """Look the name up, and connect to each address of both families."""
+def _way(service: str, url: str, proxy: Proxy | None) -> Iterator[Finding]:
+    """Look the name up, and connect to each address of both families; of the proxy where that is the way."""
     address = common_addresses.parse(url)
     if address is None:
         return
+    host, port = address.host, address.port
+    if proxy is not None and address.scheme == "https" and not is_exempt(proxy.exempt, host):
+        host, port, service = proxy.host, proxy.port, f"the proxy, for {service}"
     try:
-        found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except OSError as error:
-        yield Finding(FAILURE, f"DNS, {service}", f"{address.host}: {error.strerror}", "resolvectl status")
+        yield Finding(FAILURE, f"DNS, {service}", f"{host}: {error.strerror}", "resolvectl status")
         return
     for family, kind, protocol, _, where in found:
         name = "IPv6" if family == socket.AF_INET6 else "IPv4"
@@ -160,11 +165,11 @@ def _way(service: str, url: str) -> Iterator[Finding]:
                 connection.settimeout(CONNECT_S)
                 connection.connect(where)
         except OSError as error:
-            words = f"{address.host} by {name}, {where[0]}: {error.strerror or 'no answer'}"
+            words = f"{host} by {name}, {where[0]}: {error.strerror or 'no answer'}"
             level = WARNING if len(found) > 1 else FAILURE
             yield Finding(level, f"way to {service}", words, "route, firewall, or the name's records")
         else:
-            yield Finding(OK, f"way to {service}", f"{address.host} by {name}, {where[0]}")
+            yield Finding(OK, f"way to {service}", f"{host} by {name}, {where[0]}")
 
 
 def _clock(date: str) -> Finding:

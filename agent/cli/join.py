@@ -17,7 +17,8 @@ from agent.cli.join_claim import ClaimError
 from agent.cli.join_steps import JoinError, LaterError, Patience, Steps
 from agent.cli.setup_config import UnchangeableError
 from agent.cli.setup_machine import SetupError
-from agent.identity import held
+from agent.identity import held, ways
+from agent.identity.calls import Line
 from agent.identity.errors import CredentialFileError, IdentityError
 
 if TYPE_CHECKING:
@@ -111,7 +112,8 @@ def _join(claim: Claim, options: argparse.Namespace, patience: Patience) -> None
         spared = in_use
     directory.mkdir(parents=True, exist_ok=True)
     _tell(f"join           {claim.vps_id} as the user {claim.user_id} of {claim.auth_url}")
-    steps = Steps(claim, patience, directory)
+    line = Line(claim.ca_file, ways.way(join_machine.proxy(configuration), directory))
+    steps = Steps(claim, patience, directory, line)
     mine = steps.take_over()
     token = steps.let_in(mine)
     generation = steps.clean(token, spared)

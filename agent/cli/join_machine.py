@@ -13,11 +13,14 @@ from agent.cli.http import AnswerError, PermissionDeniedError, UnreachableError,
 from agent.cli.join_steps import JoinError
 from agent.cli.setup_config import Given, changed, read
 from agent.cli.setup_files import CONFIGURATION, DIRECTORY
+from agent.config.proxy import proxy as proxy_of
 from agent.identity import credential_file, held
+from common.toml_table import Mistakes, Table
 
 if TYPE_CHECKING:
     from agent.cli.join_claim import Claim
     from agent.cli.join_steps import Patience
+    from agent.config.model import Proxy
     from agent.identity.account import NewCredential
 
 LOGINS: Final = ("application_credential_id", "username", "cloud")
@@ -29,6 +32,19 @@ def former() -> str | None:
     """Return the configuration that is there."""
     path = setup_files.DIRECTORY / CONFIGURATION
     return path.read_text() if path.exists() else None
+
+
+def proxy(configuration: str | None) -> Proxy | None:
+    """Return the proxy of a configuration that need not have anything else yet: an image may bring it along.
+
+    Raises:
+        JoinError: it is wrong.
+    """
+    mistakes = Mistakes(DIRECTORY / CONFIGURATION)
+    found = proxy_of(Table(read(configuration or "").get("keystone", {}), "keystone", mistakes))
+    if mistakes.found:
+        raise JoinError("; ".join(map(str, mistakes.found)))
+    return found
 
 
 def check(configuration: str | None, claim: Claim, *, keep: bool, ours: bool) -> str:

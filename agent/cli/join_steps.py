@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from agent.identity import consumers, credential_file, held
 from agent.identity.account import REVOCATION_SECOND_S, Account, Refusal, Token
-from agent.identity.calls import Line
 from agent.identity.consumers import Consumer, Consumers
 from agent.identity.errors import IdentityError
 from agent.identity.held import Held
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
 
     from agent.cli.join_claim import Claim
     from agent.identity.account import Belonging, NewCredential
+    from agent.identity.calls import Line
 
 Got = TypeVar("Got")
 LIFE_S: Final = 90 * 86400.0
@@ -103,12 +103,12 @@ class Patience:
 class Steps:
     """The steps of one VPS; ``directory`` is where its credentials are."""
 
-    def __init__(self, claim: Claim, patience: Patience, directory: Path) -> None:
+    def __init__(self, claim: Claim, patience: Patience, directory: Path, line: Line) -> None:
         self._claim = claim
         self._patience = patience
         self._say = patience.say
         self._directory = directory
-        self._line = Line(claim.ca_file)
+        self._line = line
         self._account = Account(self._line, claim.auth_url, claim.user_id)
 
     def take_over(self) -> Held:

@@ -53,6 +53,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--region", metavar="TEXT", help="default: the first of the catalog")
     parser.add_argument("--interface", choices=("public", "internal", "admin"), help="default: public")
     parser.add_argument("--ca-file", metavar="PATH", help="default: the system's certificates")
+    parser.add_argument("--proxy", metavar="URL", help="http://HOST:PORT; default: none")
     parser.add_argument("--user", help="the user that the application runs as: it may read the secrets")
     parser.add_argument("--unit", help="a unit that may read them, such as recruitiq.service")
     parser.add_argument("--secrets", metavar="NAMES", help="which ones, with commas; default: all")
@@ -147,6 +148,7 @@ def _given(options: argparse.Namespace) -> Given:
         region=options.region,
         interface=options.interface,
         ca_file=options.ca_file,
+        proxy=options.proxy,
         user=options.user,
         unit=options.unit,
         secrets=names,

@@ -47,6 +47,7 @@ class Given:
     region: str | None = None
     interface: str | None = None
     ca_file: str | None = None
+    proxy: str | None = None
     user: str | None = None
     unit: str | None = None
     secrets: tuple[str, ...] | None = None
@@ -108,7 +109,7 @@ def _change(document: MutableMapping[str, Any], given: Given) -> None:
         _set(keystone, key, getattr(given, key))
     if given.application_credential_id is not None:
         _set(keystone, "credential", CREDENTIAL_NAME)
-    for key in ("region", "interface", "ca_file"):
+    for key in ("region", "interface", "ca_file", "proxy"):
         _set(keystone, key, getattr(given, key))
     for key in ("acknowledge", "require_sealed"):
         if getattr(given, key) is not None:

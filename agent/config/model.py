@@ -48,6 +48,17 @@ class CredentialSource:
 
 
 @dataclass(frozen=True, slots=True)
+class Proxy:
+    """An HTTP proxy that is asked to connect. ``exempt`` is reached straight; ``user`` None: no login."""
+
+    host: str
+    port: int
+    exempt: tuple[str, ...] = ()
+    user: str | None = None
+    password: CredentialSource = CredentialSource()
+
+
+@dataclass(frozen=True, slots=True)
 class Keystone:
     """How to log in, and where in the catalog Barbican is."""
 
@@ -66,6 +77,7 @@ class Keystone:
     ca_file: Path | None = None
     service_type: str = "key-manager"
     endpoint_override: str | None = None
+    proxy: Proxy | None = None
 
 
 @dataclass(frozen=True, slots=True)

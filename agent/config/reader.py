@@ -33,6 +33,7 @@ from agent.config.model import (
     RotationSettings,
     Staleness,
 )
+from agent.config.proxy import proxy
 from agent.core import schedule
 from agent.core.budget import MAX_MONTH_S, MAX_S
 from common.addresses import parse as parse_address
@@ -177,6 +178,7 @@ def _keystone(table: Table) -> Keystone:
         endpoint_override=table.text(
             "endpoint_override", addresses.barbican, f"{https}, with its version /v1 or without any"
         ),
+        proxy=proxy(table),
     )
     if method is Method.PASSWORD and not table.has("project"):
         table.add("project", "is missing; with username the project to log in to is needed")

@@ -28,6 +28,7 @@ class Step(enum.StrEnum):
     CONFIGURATION = "configuration"
     CREDENTIAL = "credential"
     DNS = "DNS"
+    PROXY = "proxy"
     CONNECTION = "connection"
     TLS = "TLS"
     KEYSTONE = "Keystone"

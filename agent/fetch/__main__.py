@@ -92,20 +92,23 @@ def _not_needed(request: Request | Watch) -> frozenset[str]:
 
 def _watch(config: Config, asked: Watch) -> int:
     """Watch the beacon, and tell how that ended."""
-    from agent.fetch import beacon  # noqa: PLC0415  # http.client is nothing to a reading
+    from agent.fetch import beacon, tunnel  # noqa: PLC0415  # http.client is nothing to a reading
 
     if config.beacon is None:
         failure = _no_configuration("watch the beacon", "beacon.url is not set any more: reload the agent")
         return _told(WatchResult(asked.nonce, None, failure, 0, 0))
     tokens = None
-    if config.beacon.auth == "keystone":
-        from agent.fetch.token import Token  # noqa: PLC0415  # keystoneauth1 is heavy, in a process that stays
+    try:
+        way = tunnel.way(config.keystone.proxy, os.environ)
+        if config.beacon.auth == "keystone":
+            from agent.fetch.token import (  # noqa: PLC0415  # keystoneauth1 is heavy, in a process that stays
+                Token,
+            )
 
-        try:
-            tokens = Token(config, config.beacon.url, asked.token_state)
-        except CloudError as error:
-            return _told(WatchResult(asked.nonce, None, error.failure, 0, 0))
-    sight = beacon.watch(beacon.Beacon(config, tokens), asked, _has_gone, tokens)
+            tokens = Token(config, config.beacon.url, asked.token_state, way)
+    except CloudError as error:
+        return _told(WatchResult(asked.nonce, None, error.failure, 0, 0))
+    sight = beacon.watch(beacon.Beacon(config, tokens, way), asked, _has_gone, tokens)
     status = EXIT_REPLIED if sight is None else _told(sight)
     if threading.active_count() > 1:
         sys.stderr.flush()

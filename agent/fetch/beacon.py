@@ -24,6 +24,7 @@ from agent.core import schedule
 from agent.core.errors import CloudError, Failure, Fault, Step
 from agent.core.wire_watch import DIGEST, ETAG, LOOK_S, WatchResult, is_seen
 from agent.fetch import framing, network_errors, racing
+from agent.fetch.tunnel import STRAIGHT, Way
 from agent.fetch.verdict import retry_after_of
 from common import untrusted_json
 
@@ -82,20 +83,24 @@ class _Tls(http.client.HTTPSConnection):
 
     response_class = framing.StrictResponse
 
-    def __init__(self, host: str, port: int | None, timeout: float, context: ssl.SSLContext) -> None:
+    def __init__(
+        self, host: str, port: int | None, timeout: float, context: ssl.SSLContext, way: Way
+    ) -> None:
         super().__init__(host, port, timeout=timeout, context=context)
         self._tls: Final = context
+        self._way: Final = way
 
     def connect(self) -> None:
         """Connect, and prove who is there."""
-        plain = racing.connect(self.host, self.port, float(self.timeout or 0))
+        plain = self._way.connect(self.host, self.port, float(self.timeout or 0))
         self.sock = self._tls.wrap_socket(plain, server_hostname=self.host)
 
 
 class Beacon:
     """The object and the connection to it. ``tokens`` None: it is read without a login."""
 
-    def __init__(self, config: Config, tokens: TokenSource | None = None) -> None:
+    def __init__(self, config: Config, tokens: TokenSource | None = None, way: Way = STRAIGHT) -> None:
+        self._way: Final = way
         assert config.beacon is not None  # noqa: S101  # the caller has looked
         self._settings: Final = config.beacon
         self._tokens: Final = tokens
@@ -212,7 +217,7 @@ class Beacon:
         if parts.scheme == "http":
             return _Plain(parts.hostname, parts.port, timeout=self._timeout)
         context = ssl.create_default_context(cafile=self._settings.ca_file)
-        return _Tls(parts.hostname, parts.port, self._timeout, context)
+        return _Tls(parts.hostname, parts.port, self._timeout, context, self._way)
 
     def close(self) -> None:
         """Close the connection, if there is one."""

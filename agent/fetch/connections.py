@@ -15,6 +15,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 from agent.fetch import framing, network_errors, racing
+from agent.fetch.tunnel import STRAIGHT, Way
 
 if TYPE_CHECKING:
     import socket
@@ -38,36 +39,44 @@ class _Plain(HTTPConnection):
     response_class = framing.StrictResponse
 
     def _new_conn(self) -> socket.socket:
-        return _connect(self)
+        """Connect to whichever address of the host answers first; urllib3 wraps an OSError itself."""
+        return racing.connect(self.host, self.port, _seconds(self.timeout))
 
 
 class _Tls(HTTPSConnection):
     response_class = framing.StrictResponse
+    way: Way = STRAIGHT
 
     def _new_conn(self) -> socket.socket:
-        return _connect(self)
+        """Connect as above, or have a proxy do so; TLS is spoken with the host over what this returns."""
+        return self.way.connect(self.host, self.port, _seconds(self.timeout))
 
 
-def _connect(connection: Any) -> socket.socket:
-    """Connect to whichever address of the host answers first; urllib3 wraps an OSError itself."""
-    return racing.connect(connection.host, connection.port, connection.timeout)
+def _seconds(timeout: Any) -> float:
+    return float(timeout)  # Transport and Line give one to every request
 
 
 class _PlainPool(HTTPConnectionPool):
     ConnectionCls = _Plain
 
 
-class _TlsPool(HTTPSConnectionPool):
-    ConnectionCls = _Tls
+def _tls_pool(way: Way) -> type[HTTPSConnectionPool]:
+    """Return a pool whose connections take this way: urllib3 makes both by their class alone."""
+    connection = type("_TlsByWay", (_Tls,), {"way": way})
+    return type("_TlsPool", (HTTPSConnectionPool,), {"ConnectionCls": connection})
 
 
 class RacedAdapter(HTTPAdapter):
     """An adapter of requests over such connections."""
 
+    def __init__(self, way: Way = STRAIGHT, **options: Any) -> None:
+        self._way: Final = way
+        super().__init__(**options)
+
     def init_poolmanager(self, *arguments: Any, **options: Any) -> None:
         """Make the pools."""
         super().init_poolmanager(*arguments, **options)
-        self.poolmanager.pool_classes_by_scheme = {"http": _PlainPool, "https": _TlsPool}
+        self.poolmanager.pool_classes_by_scheme = {"http": _PlainPool, "https": _tls_pool(self._way)}
 
 
 def whole_body(response: requests.Response) -> bytes:

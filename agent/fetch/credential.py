@@ -91,7 +91,7 @@ def _open(source: CredentialSource, environ: Mapping[str, str]) -> tuple[str, Pr
     where = f"read credential {source.name}"
     directory = environ.get("CREDENTIALS_DIRECTORY")
     if not directory or source.name is None or not (Path(directory) / source.name).exists():
-        refuse(where, _NOT_LOADED)
+        refuse(where, _NOT_LOADED.replace("keystone-credential", source.name or "keystone-credential"))
     return where, read_file(Path(directory) / source.name, from_systemd=True)
 
 

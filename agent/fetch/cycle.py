@@ -21,7 +21,7 @@ from agent.core.errors import Step
 from agent.core.rotation import Reading, has_double
 from agent.core.wire import MAX_ACKNOWLEDGED, MAX_TOKEN_STATE, PHASES, Reply
 from agent.core.wire_fields import FAILURE_CHARACTERS, no_calls
-from agent.fetch import acknowledge, barbican, classify, expiry, login, notices, token_state
+from agent.fetch import acknowledge, barbican, classify, expiry, login, notices, token_state, tunnel
 from agent.fetch.acknowledge import Consumers
 from agent.fetch.token_state import Expiry, TokenState
 from agent.fetch.transport import Transport, late
@@ -85,7 +85,8 @@ class Cycle:
 
     def _read(self) -> Reading:
         prepared = self._login = login.prepare(self._config.keystone, os.environ)
-        transport = self._transport = Transport(prepared.auth_url, self._config.fetch, self._deadline)
+        way = tunnel.way(self._config.keystone.proxy, os.environ)
+        transport = self._transport = Transport(prepared.auth_url, self._config.fetch, self._deadline, way)
         session = Session(
             auth=prepared.plugin,
             session=transport.session(),

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from agent.core.errors import Failure, Fault, Step
 from agent.fetch.framing import FramingError
+from agent.fetch.tunnel import ProxyError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,13 +50,15 @@ def failure(
     ca_key: str = CA_KEY,
     service: Step = Step.CONNECTION,
 ) -> Failure:
-    """Return why a request had no answer: name resolution, connection or TLS.
+    """Return why a request had no answer: name resolution, proxy, connection or TLS.
 
     ``ca_key`` is the configuration's key for the authorities of this server. An answer that was garbled is a
     failure of the step ``service``.
     """
     step, advice = Step.CONNECTION, "the connection broke off: check the service and the way to it"
     for cause in causes(error):
+        if isinstance(cause, ProxyError):
+            return Failure(Step.PROXY, Fault.TRANSIENT, tried, cause.advice, cause.status)
         if isinstance(cause, socket.gaierror):
             step, advice = Step.DNS, "the name does not resolve: check the address and this machine's DNS"
             break

@@ -24,13 +24,15 @@ if TYPE_CHECKING:
     import requests
 
     from agent.config.model import Config
+    from agent.fetch.tunnel import Way
 
 
 class Token:
     """One token for one URL. ``logins`` counts requests to Keystone."""
 
-    def __init__(self, config: Config, url: str, kept: bytes) -> None:
+    def __init__(self, config: Config, url: str, kept: bytes, way: Way) -> None:
         """Raise CloudError where the credential can't be read; nothing is sent yet."""
+        self._way: Final = way
         self._config: Final = config
         self._url: Final = url
         self._login: Final = login.prepare(config.keystone, os.environ)
@@ -43,7 +45,7 @@ class Token:
         Raises:
             CloudError: Keystone gives none, or the URL is not one of this cloud's object store.
         """
-        transport = Transport(self._login.auth_url, self._config.fetch, time.monotonic() + LOOK_S)
+        transport = Transport(self._login.auth_url, self._config.fetch, time.monotonic() + LOOK_S, self._way)
         failure: Failure | None = None
         try:
             with transport.session() as session:

@@ -4,7 +4,7 @@ Owns the deadline of the cycle, the count of calls by service and outcome, and w
 Invariants: no body is longer than a bound; only an answer that is whole (agent/fetch/framing.py) and is what
 the API promises (agent/fetch/verdict.py) is a success; no redirect is followed; nothing comes from the
 environment (proxies, CA bundles, .netrc): a variable left by somebody else must not decide to whom a
-credential is sent, and the agent's file has no proxy setting.
+credential is sent; a proxy is one of the agent's file (agent/fetch/tunnel.py).
 Failures below HTTP and refusals leave as :class:`CloudError`, raised outside the ``except`` block.
 """
 
@@ -23,6 +23,7 @@ from agent.core.errors import CloudError, Failure, Fault, Step
 from agent.core.wire_fields import no_calls
 from agent.fetch import classify
 from agent.fetch.connections import RacedAdapter, UnusableBodyError, whole_body
+from agent.fetch.tunnel import STRAIGHT, Way
 from agent.fetch.verdict import Answer, promise, skew_of
 from common import addresses, untrusted_json
 
@@ -42,8 +43,9 @@ _LIBRARY_ERRORS: Final = (
 class Transport:
     """What all connections of one cycle share. ``deadline`` is on the monotonic clock (s)."""
 
-    def __init__(self, auth_url: str, settings: FetchSettings, deadline: float) -> None:
+    def __init__(self, auth_url: str, settings: FetchSettings, deadline: float, way: Way = STRAIGHT) -> None:
         """``auth_url`` is Keystone's address; whatever is not below it is Barbican's."""
+        self.way: Final = way
         self.tried = ""
         """The request that was begun last, for people."""
         self.skew: float | None = None
@@ -121,10 +123,11 @@ class _Adapter(RacedAdapter):
 
     def __init__(self, transport: Transport, connections: int) -> None:
         self._transport: Final = transport
-        super().__init__(pool_connections=2, pool_maxsize=max(2, connections), max_retries=0)
+        most = max(2, connections)
+        super().__init__(transport.way, pool_connections=2, pool_maxsize=most, max_retries=0)
 
     def send(self, request: requests.PreparedRequest, **options: Any) -> requests.Response:  # type: ignore[override]  # requests calls it with keywords only
-        """Send a request with the cycle's own timeouts, no proxy and no client certificate."""
+        """Send a request with the cycle's own timeouts and way, and no client certificate."""
         keystone, tried = self._transport.begin(request)
         step = Step.KEYSTONE if keystone else Step.BARBICAN
         failure: Failure | None = None

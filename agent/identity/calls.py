@@ -1,7 +1,8 @@
 """The calls of a VPS about its own account: bounded, strict, nothing logged, and errors of ours only.
 
 No proxy, CA bundle or .netrc comes from the environment, and no redirect is followed: neither may decide to
-whom a password is sent. Errors are raised outside of ``except`` blocks: those of requests hold requests.
+whom a password is sent. A proxy is one of the configuration. Errors are raised outside of ``except`` blocks:
+those of requests hold requests.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import urllib3
 from agent.core.errors import Step
 from agent.fetch import classify
 from agent.fetch.connections import RacedAdapter, UnusableBodyError, whole_body
+from agent.fetch.tunnel import STRAIGHT, Way
 from agent.identity.errors import IdentityError, refused
 from common import untrusted_json
 from common.untrusted_json import MalformedError
@@ -63,13 +65,13 @@ class Answer:
 class Line:
     """The way to the cloud. ``ca_file`` None means the system's authorities."""
 
-    def __init__(self, ca_file: str | None = None) -> None:
+    def __init__(self, ca_file: str | None = None, way: Way = STRAIGHT) -> None:
         self._session = requests.Session()
         self._session.trust_env = False
         self._session.headers["Accept-Encoding"] = "identity"
         self._verify: str | bool = ca_file or True
         for scheme in ("https://", "http://"):
-            self._session.mount(scheme, RacedAdapter(max_retries=0))
+            self._session.mount(scheme, RacedAdapter(way, max_retries=0))
 
     def call(
         self,

@@ -19,7 +19,7 @@ from agent.config import reader
 from agent.config.model import Method
 from agent.core import renewal
 from agent.core.renewal import Record
-from agent.identity import credential_file, held
+from agent.identity import credential_file, held, ways
 from agent.identity.account import Account
 from agent.identity.calls import Line
 from agent.identity.errors import CredentialFileError
@@ -82,7 +82,7 @@ def _run(config: Config, directory: Path, record: Record) -> int:
     in_force = _in_force(place, keystone.application_credential_id or "")
     if renewal.is_quiet(record, in_force, time.time()):
         return 0
-    line = Line(str(keystone.ca_file) if keystone.ca_file else None)
+    line = Line(str(keystone.ca_file) if keystone.ca_file else None, ways.way(keystone.proxy, directory))
     account = Account(line, keystone.auth_url, mine.user_id)
     found = Renewal(account, mine, place, _say).run(in_force, record)
     keep(replace(found, tried=time.time()), directory)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from agent.config.model import Config, Method
 from agent.config.reader import MAX_FILE, NOT_FETCH, load
 from common.errors import ConfigurationError
+from common.proxying import is_exempt
 from common.toml_table import duration, url
 
 EXAMPLE = Path(__file__).parents[2] / "packaging" / "agent.toml"
@@ -61,12 +62,15 @@ def test_every_commented_key_of_the_example_exists_and_shows_its_default(tmp_pat
             "endpoint_override",
             "socket",
             "sealing_key_file",
+            "proxy_user",
+            "proxy_credential",
+            "proxy_credential_file",
         ),
         *("group", "unit", "after_max_stale", "DATABASE_URL", "calls_per_month", "url"),
     }
-    text = EXAMPLE.read_text().replace(
-        "# url = ", "url = "
-    )  # without it the beacon's other keys have no effect
+    text = EXAMPLE.read_text()
+    for key in ("url", "proxy"):  # without it the other keys of the beacon or the proxy have no effect
+        text = text.replace(f"# {key} = ", f"{key} = ")
     lines, seen = [], 0
     for line in text.splitlines():
         match = re.fullmatch(r"# ([A-Za-z_]+)( = .*)", line)
@@ -406,3 +410,54 @@ def test_no_value_is_ever_told(tmp_path: Path, tables: dict[str, dict[str, objec
     except ConfigurationError as error:
         told = f"{error!s}{error!r}{error.__cause__}{error.__context__}"
     assert (canary in told) is False
+
+
+@pytest.mark.parametrize(
+    ("host", "straight"),
+    [
+        ("internal.example.org", True),
+        ("Barbican.Internal.example.org.", True),
+        ("notinternal.example.org", False),
+        ("example.org", False),
+        ("below.dotted.example", True),
+        ("10.1.2.3", True),
+        ("11.1.2.3", False),
+        ("[2001:db8::1]", True),
+        ("2001:db9::1", False),
+    ],
+)
+def test_who_is_reached_without_the_proxy(tmp_path: Path, host: str, *, straight: bool) -> None:
+    """Names with all below them, addresses and networks; a name is never looked up to find out."""
+    exempt = '["Internal.example.org", ".dotted.example", "10.0.0.0/8", "2001:db8::/32"]'
+    proxy = _load(
+        tmp_path, f'{HEAD}{LOGIN}proxy = "http://P.example:3128/"\nno_proxy = {exempt}\n'
+    ).keystone.proxy
+    assert proxy is not None
+    assert (proxy.host, proxy.port, proxy.user) == ("p.example", 3128, None)
+    assert is_exempt(proxy.exempt, host) is straight
+
+
+@pytest.mark.parametrize(
+    ("lines", "keys"),
+    [
+        ('proxy = "https://p.example:3128"', ["keystone.proxy"]),
+        ('proxy = "http://p.example"', ["keystone.proxy"]),
+        ('proxy = "http://u:canary@p.example:3128"', ["keystone.proxy"]),
+        ('proxy = "http://p.example:3128/path"', ["keystone.proxy"]),
+        ('no_proxy = ["a.example"]', ["keystone.no_proxy"]),
+        ('proxy = "http://p:1"\nno_proxy = ["a.example:443"]', ["keystone.no_proxy"]),
+        ('proxy = "http://p:1"\nno_proxy = ["10.0.0.1/8"]', ["keystone.no_proxy"]),
+        ('proxy = "http://p:1"\nno_proxy = "a.example"', ["keystone.no_proxy"]),
+        ('proxy = "http://p:1"\nproxy_user = "a:canary"', ["keystone.proxy_user"]),
+        ('proxy = "http://p:1"\nproxy_credential = "x"', ["keystone.proxy_credential"]),
+        (
+            'proxy = "http://p:1"\nproxy_user = "u"\nproxy_credential = "x"\nproxy_credential_file = "/x"',
+            ["keystone.proxy_credential_file"],
+        ),
+    ],
+)
+def test_a_proxy_that_is_written_wrong(tmp_path: Path, lines: str, keys: list[str]) -> None:
+    """A password in the URL, a path, ports in no_proxy, what has no effect."""
+    found = _mistakes(tmp_path, f"{HEAD}{LOGIN}{lines}\n")
+    assert [key for key, _ in found] == keys
+    assert "canary" not in str(found)
