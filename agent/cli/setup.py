@@ -16,7 +16,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from agent.cli import setup_files, setup_machine, show
+from agent.cli import setup_add, setup_files, setup_machine, show
 from agent.cli.http import AnswerError, PermissionDeniedError, UnreachableError, ask
 from agent.cli.setup_config import CREDENTIAL_NAME, Given, UnchangeableError, changed, read
 from agent.cli.setup_files import CONFIGURATION, CREDENTIAL, DIRECTORY, DRAFT
@@ -59,6 +59,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--secrets", metavar="NAMES", help="which ones, with commas; default: all")
     parser.add_argument("--credential-fd", type=int, default=0, metavar="N", help="default: standard input")
     parser.add_argument(
+        "--add",
+        action="store_true",
+        help="another application, by --user or --unit and --secrets",
+    )
+    parser.add_argument(
         "--replace", action="store_true", help="change what is there; what is not given stays as it is"
     )
     parser.add_argument(
@@ -74,6 +79,8 @@ def run(options: argparse.Namespace) -> int:
     path = DIRECTORY / CONFIGURATION
     try:
         former = path.read_text() if path.exists() else None
+        if options.add:
+            return _add(options, former)
         if former is not None and not options.replace:
             return _say(f"{path} is there already: give --replace to change it", 1)
         missing = [] if former is not None else _missing(options)
@@ -108,6 +115,16 @@ def _missing(options: argparse.Namespace) -> list[str]:
         else:
             missing.append("--user or --unit")
     return missing
+
+
+def _add(options: argparse.Namespace, former: str | None) -> int:
+    """Let another application in."""
+    if former is None:
+        return _say("--add is for a machine that is set up: first vps-secrets setup without it", 2)
+    if options.replace or not (options.user or options.unit) or not options.secrets:
+        return _say("--add needs --user or --unit, and --secrets; it does not go with --replace", 2)
+    setup_add.add(former, _given(options), started=setup_machine.RUNNING.is_dir() and not options.no_start)
+    return 0
 
 
 def _set_up(options: argparse.Namespace, former: str | None) -> int:

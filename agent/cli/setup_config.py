@@ -117,6 +117,25 @@ def _change(document: MutableMapping[str, Any], given: Given) -> None:
     _grant(document, given)
 
 
+def added(former: str, given: Given) -> str:
+    """Return the file with one grant more, for another application; all others stay as they are.
+
+    Raises:
+        UnchangeableError: it is not TOML, or the application has a grant already.
+    """
+    expected, who = read(former), given.who()
+    if any(_who(grant) == who for grant in expected.get("grant", ())):
+        words = " ".join(f"{key} {name}" for key, name in who.items())
+        raise UnchangeableError(f"{words} has a grant already: change it there, or with setup --replace")
+    grant = {**who, "secrets": list(given.secrets or ("*",))}
+    expected.setdefault("grant", []).append(grant)
+    lines = "".join(f"{key} = {tomlkit.item(content).as_string()}\n" for key, content in grant.items())
+    result = f"{former.rstrip()}\n\n# written by vps-secrets setup --add\n[[grant]]\n{lines}"
+    if read(result) != expected:
+        raise UnchangeableError("it is written in a way that can't be kept: change it by hand")
+    return result
+
+
 def _set(table: MutableMapping[str, Any], key: str, value: str | None) -> None:
     if value is not None and table.get(key) != value:
         table[key] = value

@@ -9,8 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from agent.core import acl
+
 if TYPE_CHECKING:
     from agent.core.access import Peer
+    from agent.core.acl import Entry
 
 SEARCH: Final = 0o1
 WRITE: Final = 0o2
@@ -28,6 +31,7 @@ class File:
     """A directory on the way, or the socket at its end: ``mode`` are the permissions (0o7777 at most).
 
     ``owner`` and ``group`` are the names of ``uid`` and ``gid``, for people; the ids where they have none.
+    ``entries`` are its access control list, where it has one: they decide then, not the mode.
     """
 
     path: str
@@ -36,12 +40,15 @@ class File:
     gid: int
     owner: str
     group: str
+    entries: tuple[Entry, ...] = ()
 
 
 def permits(peer: Peer, file: File, right: int) -> bool:
     """Return whether the file's permissions give ``peer`` this right; the first class that fits decides."""
     if peer.uid == _ROOT:
         return True
+    if file.entries and peer.uid != file.uid:  # the owner's entry is in the mode
+        return acl.permits(file.entries, right, (peer.uid, peer.groups), file.gid)
     return bool(file.mode >> _class_of(peer, file) & right)
 
 
@@ -67,7 +74,8 @@ def kept_out(peer: Peer, user: str, directories: tuple[File, ...], socket: File)
 
 
 def _shown(file: File) -> str:
-    return f"{file.path} (mode {file.mode:04o}, owner {file.owner}, group {file.group})"
+    more = ", and an access control list" if file.entries else ""
+    return f"{file.path} (mode {file.mode:04o}, owner {file.owner}, group {file.group}{more})"
 
 
 def _remedy(peer: Peer, user: str, socket: File) -> str:
@@ -78,5 +86,6 @@ def _remedy(peer: Peer, user: str, socket: File) -> str:
         return f"SocketGroup={APP_GROUP} and SocketMode=0660 {_EDIT}"
     return (
         f"usermod -aG {socket.group} {user} and a new start of its processes, "
-        f"or SupplementaryGroups={socket.group} in its unit"
+        f"or SupplementaryGroups={socket.group} in its unit; or, of another application, "
+        f"vps-secrets setup --add --user {user}"
     )

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
-import struct
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
+from agent.cli.let_in import let_in
+from agent.core import acl
+from agent.core.acl import Entry
 from lab.testbed.fakes.fetch_server import World
 from lab.testbed.running import Agent, Caller, fake_configuration
 from tests.integration.unit import Unit
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+NO_ID = 0xFFFFFFFF
 GRANTS = "".join(f'[[grant]]\nuser = "{user}"\nsecrets = ["*"]\n' for user in ("root", "daemon", "games"))
 CALLERS = {"root": Caller(0, 0), "daemon": Caller(1, 1), "games": Caller(5, 60)}
 """Users of every Debian, with the groups that the system's databases give them (base-passwd)."""
@@ -95,15 +98,45 @@ def test_a_group_to_join_is_named_and_a_unit_may_have_it(agent: Agent) -> None:
     assert "usermod" not in line
 
 
-def test_an_access_control_list_is_not_second_guessed(agent: Agent) -> None:
-    """The mode shows its mask only: where there is one, nothing is said."""
+_LISTS: dict[str, tuple[tuple[Entry, ...], set[str]]] = {
+    "a user": ((Entry(acl.USER, 1, 6), Entry(acl.GROUP_OWNER, NO_ID, 0)), {"root", "daemon"}),
+    "a group": ((Entry(acl.GROUP, 60, 6), Entry(acl.GROUP_OWNER, NO_ID, 0)), {"root", "games"}),
+    "the socket's own group": ((Entry(acl.USER, 5, 0), Entry(acl.GROUP_OWNER, NO_ID, 6)), {"root", "daemon"}),
+    "a user whose entry says no": ((Entry(acl.USER, 1, 4), Entry(acl.GROUP_OWNER, NO_ID, 6)), {"root"}),
+    "a mask": (
+        (Entry(acl.USER, 1, 6), Entry(acl.GROUP_OWNER, NO_ID, 6), Entry(acl.MASK, NO_ID, 4)),
+        {"root"},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", _LISTS)
+def test_explain_reads_an_access_control_list_as_the_kernel_does(agent: Agent, name: str) -> None:
+    """Of users and groups, with its mask; ``vps-secrets setup --add`` sets one."""
+    entries, let_in = _LISTS[name]
+    os.chown(agent.app, 0, 1)
     agent.app.chmod(0o660)
-    entries = ((0x01, 6, -1), (0x02, 6, 1), (0x04, 0, -1), (0x10, 6, -1), (0x20, 0, -1))
-    packed = struct.pack("<I", 2) + b"".join(struct.pack("<HHi", *entry) for entry in entries)
-    os.setxattr(agent.app, "system.posix_acl_access", packed)
-    assert CALLERS["daemon"].ask(agent.app, "/v1/secrets/A") == (200, "")
-    explained = _explain(agent, "daemon")
-    assert (explained["allowed"], _told(explained)) == (True, [])
+    ends = (Entry(acl.OWNER, NO_ID, 6), Entry(acl.OTHER, NO_ID, 0))
+    mask = () if any(one.tag == acl.MASK for one in entries) else (Entry(acl.MASK, NO_ID, 7),)
+    os.setxattr(agent.app, acl.ATTRIBUTE, acl.encode((*ends, *entries, *mask)))
+    for user, caller in CALLERS.items():
+        explained = _explain(agent, user)
+        assert (caller.ask(agent.app, "/v1/secrets/A") == (200, "")) is (user in let_in)
+        assert explained["allowed"] is (user in let_in)
+        assert len(_told(explained)) == (user not in let_in)
+
+
+def test_another_application_is_let_in_beside_the_first(agent: Agent) -> None:
+    """By an entry: group and mode stay, twice is once, and nobody else comes along."""
+    os.chown(agent.app, 0, 60)
+    agent.app.chmod(0o660)
+    for _ in range(2):
+        let_in(agent.app, {1}, set())
+        assert {
+            user for user, who in CALLERS.items() if who.ask(agent.app, "/v1/secrets/A")[0] == 200
+        } == set(CALLERS)
+    assert Caller(2, 2).ask(agent.app, "/v1/secrets/A")[0] != 200
+    assert agent.app.stat().st_gid == 60
 
 
 def test_a_socket_that_is_gone_is_told() -> None:

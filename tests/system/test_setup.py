@@ -171,3 +171,38 @@ def test_the_example_for_cloud_init(bare: Installed, cloud: Cloud, rootfs: Path)
     secret = account.credential.secret
     left = bare.run(f"grep --recursive --files-with-matches '{secret}' /etc /run /var /root", check=False)
     assert left.out == ""
+
+
+def test_another_application_is_added_beside_the_first(bare: Installed, cloud: Cloud) -> None:
+    """Two users, each with its own secrets: neither reads the other's, and the first one notices nothing."""
+    bare.cloud, bare.vps = cloud, cloud.vps(bare.name, VALUES)
+    bare.run("useradd billing; useradd stranger")
+    bare.setup("--secrets", "JWT_SECRET")
+    before = bare.pid(), bare.run("stat -c %i:%G /run/vps-secrets/app.sock").out
+    done = bare.run("vps-secrets setup --add --user billing --secrets DATABASE_URL")
+    assert "user billing gets it besides" in done.out
+    assert "note" not in done.out, "they have nothing in common"
+    assert (bare.pid(), bare.run("stat -c %i:%G /run/vps-secrets/app.sock").out) == before
+
+    def read_by(user: str) -> set[str]:
+        return {name for name in VALUES if bare.digest(name, user)}
+
+    for _ in range(2):
+        assert (read_by(USER), read_by("billing"), read_by("stranger")) == (
+            {"JWT_SECRET"},
+            {"DATABASE_URL"},
+            set(),
+        )
+        # systemd makes it anew, with the entry
+        bare.run("systemctl restart vps-secrets-app.socket vps-secrets-agent.service; vps-secrets wait")
+    for user, name, allowed in (
+        (USER, "JWT_SECRET", True),
+        ("billing", "DATABASE_URL", True),
+        ("billing", "JWT_SECRET", False),
+        ("stranger", "JWT_SECRET", False),
+    ):
+        shown = bare.run(f"vps-secrets explain {name} --user {user} --json", check=False).out
+        assert json.loads(shown)["allowed"] is allowed, shown
+    twice = bare.run("vps-secrets setup --add --user billing --secrets JWT_SECRET", check=False)
+    assert twice.code == 1
+    assert "has a grant already" in twice.err

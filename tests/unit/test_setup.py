@@ -12,7 +12,7 @@ import pytest
 
 from agent.cli import setup, setup_files, setup_machine
 from agent.cli.__main__ import _parser
-from agent.cli.setup_config import Given, UnchangeableError, changed
+from agent.cli.setup_config import Given, UnchangeableError, added, changed
 from agent.identity import ciphertext
 
 if TYPE_CHECKING:
@@ -178,3 +178,26 @@ def test_what_the_ciphertext_is_bound_to() -> None:
     assert not ciphertext.bound_to(_encrypted("058469daf6f54324800549da0f8ea2fb", 0)).safe
     for strange in (b"", b"AAAA", b"\xff", _encrypted("00" * 16, 0)):
         assert "not known here" in ciphertext.bound_to(strange).words
+
+
+def test_another_application_gets_a_grant_and_nothing_else_changes() -> None:
+    """Behind what was written, comments too; one that is there already is refused."""
+    text = added(BY_HAND, Given(user="billing", secrets=("DATABASE_URL", "SMTP_*")))
+    assert text.startswith(BY_HAND.rstrip())
+    first, *_, last = tomllib.loads(text)["grant"]
+    assert first == {"user": "app", "secrets": ["*"]}
+    assert last == {"user": "billing", "secrets": ["DATABASE_URL", "SMTP_*"]}
+    with pytest.raises(UnchangeableError, match="user billing has a grant already"):
+        added(text, Given(user="billing", secrets=("OTHER",)))
+
+
+@pytest.mark.parametrize("given", [["--user", "billing"], ["--secrets", "A"], ["--unit", "b.service"]])
+def test_another_application_is_named_with_its_secrets(
+    given: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Who and which: nobody reads all of another application's secrets because a word was forgotten."""
+    (tmp_path / "agent.toml").write_text(BY_HAND)
+    monkeypatch.setattr(setup, "DIRECTORY", tmp_path)
+    assert setup.run(_parser(["setup"]).parse_args(["setup", "--add", *given])) == 2
+    assert "--add needs" in capsys.readouterr().err
+    assert (tmp_path / "agent.toml").read_text() == BY_HAND

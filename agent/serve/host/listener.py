@@ -9,8 +9,10 @@ import contextlib
 import os
 import socket
 import stat
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
+from agent.core import acl
 from agent.core.reach import File
 from agent.serve.host import accounts
 from common.errors import VpsSecretsError
@@ -19,7 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-_ACL: Final = "system.posix_acl_access"  # acl(5)
 BACKLOG: Final = 1024
 """Connections that wait to be accepted, in listen(2)."""
 
@@ -62,7 +63,8 @@ def way_to(path: Path) -> tuple[File, ...] | None:
     """Return what a caller meets on the way to a socket, outermost directory first, itself last. May hang.
 
     None where it can't be told: this process may see less than its callers do (InaccessiblePaths=), an access
-    control list says more than the mode, and a symbolic link leads elsewhere.
+    control list of a directory says more than its mode, and a symbolic link leads elsewhere. The socket's own
+    list is read: ``vps-secrets setup --add`` sets one.
 
     Raises:
         FileNotFoundError: the directory is there, and the socket is not.
@@ -72,14 +74,25 @@ def way_to(path: Path) -> tuple[File, ...] | None:
         directories = [*reversed(inner.parents), inner]
         way = tuple(map(_file, directories))
         is_socket = stat.S_ISSOCK(path.lstat().st_mode)
-        has_list = any(_ACL in os.listxattr(file, follow_symlinks=False) for file in (*directories, path))
+        has_list = any(map(_list_of, directories))
+        written = _list_of(path)
+        entries = acl.decode(written)
     except FileNotFoundError:
         if path.parent.is_dir():
             raise
         return None
     except OSError:
         return None
-    return (*way, _file(path)) if is_socket and not has_list else None
+    if not is_socket or has_list or (written and not entries):
+        return None
+    return (*way, replace(_file(path), entries=entries or ()))
+
+
+def _list_of(path: Path) -> bytes:
+    """Return the access control list as it is written, or nothing."""
+    if acl.ATTRIBUTE not in os.listxattr(path, follow_symlinks=False):
+        return b""
+    return os.getxattr(path, acl.ATTRIBUTE, follow_symlinks=False)
 
 
 def _file(path: Path) -> File:
