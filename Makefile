@@ -1,5 +1,5 @@
 # Thin names for the scripts, which run without make too.
-.PHONY: help setup check test test-long coverage test-clocks nightly demo scenarios bench bench-deployer fleet soak fuzz deb deb-check test-system test-qemu
+.PHONY: help setup check test test-long coverage test-clocks nightly demo scenarios bench bench-deployer fleet soak fuzz site deb deb-check test-system test-qemu
 help: ## this list
 	@sed -n 's/^\([a-z-]*\): ## \(.*\)/\1\t\2/p' Makefile | expand -t 16
 setup: ## the environments below build/ that the tests need
@@ -30,6 +30,8 @@ soak: ## the agent for long, with faults: does anything grow?
 	@scripts/soak
 fuzz: ## every reader of others' bytes, guided by coverage (SECONDS=600)
 	@scripts/fuzz --seconds $(or $(SECONDS),60)
+site: ## the documents as a site with search: build/site/html
+	@scripts/site
 deb: ## the Debian package, the same bytes each time
 	@scripts/deb
 deb-check: ## the package: same bytes twice, lintian, units, piuparts; needs root

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from agent.core import acl
 from agent.core.access import Peer
+from agent.core.acl import Entry
 from agent.core.reach import WRITE, File, kept_out, permits
 
 APP = Peer(0, 1000, 1000, frozenset({1000, 2000}))
@@ -66,3 +70,17 @@ def test_a_directory_keeps_out_before_the_socket_does(directory: File, advice: s
     text = kept_out(APP, "recruitiq", (*RUN, directory), _socket(0o000))
     assert text is not None
     assert text.endswith(advice)
+
+
+def test_an_access_control_list_decides_before_the_mode() -> None:
+    """Of a user who is named; the owner's entry is in the mode."""
+    entries = (Entry(acl.USER, 1000, 6), Entry(acl.GROUP_OWNER, 0xFFFFFFFF, 0))
+    socket = replace(_socket(0o660, gid=3000), entries=entries)
+    assert permits(APP, socket, WRITE)
+    assert kept_out(APP, "app", RUN, socket) is None
+    stranger = Peer(0, 1001, 1001, frozenset({1001}))
+    told = kept_out(stranger, "other", RUN, socket)
+    assert told is not None
+    assert "and an access control list" in told
+    assert "vps-secrets setup --add --user other" in told
+    assert permits(Peer(0, 7, 7, frozenset({7})), replace(socket, uid=7), WRITE)
