@@ -11,12 +11,15 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 import pytest
+from keystoneauth1.identity import v3
+from keystoneauth1.session import Session
 
 from agent.config.model import Proxy
 from agent.core.errors import Fault, Step
 from agent.fetch.tunnel import ProxyError, Way
 from agent.identity.calls import Line
 from agent.identity.errors import IdentityError
+from deployer.cloud import calls
 from lab.testbed.fakes.beacon import BeaconServer
 from lab.testbed.fakes.cloud import VPS, FakeCloud
 from lab.testbed.fakes.fetching import Fetch, Ran, configure
@@ -262,3 +265,19 @@ def test_what_renews_and_joins_goes_through_it(cloud: FakeCloud, tmp_path: Path)
         proxy.stop()
         with pytest.raises(IdentityError, match=r"ECONNREFUSED.*check keystone.proxy"):
             Line(str(tmp_path / "ca.pem"), way).call("GET", cloud.auth_url, "ask", range(200, 600))
+
+
+def test_the_deployer_has_the_proxy_of_its_unit_s_environment(
+    cloud: FakeCloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has no setting: a drop-in that names the variable is what sends it through, TLS from end to end."""
+    with Tinyproxy() as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", proxy.url)
+        monkeypatch.setenv("NO_PROXY", "")
+        login = v3.ApplicationCredential(
+            auth_url=cloud.auth_url,
+            application_credential_id="0123456789abcdef",
+            application_credential_secret=cloud.credential,
+        )
+        calls.access(Session(auth=login, verify=str(tmp_path / "ca.pem")), "log in")
+        assert set(proxy.places()) == {cloud.servers["keystone"].address.removeprefix("https://")}
