@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import logging
 import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
@@ -14,7 +15,14 @@ from deployer.api import backup_health, content, contract, fleet, ordering, upst
 from deployer.api.answering import Answer, TextAnswer
 from deployer.api.fleet import Wanted
 from deployer.api.ordering import Order
-from deployer.api.problems import CONFLICT, NO_SUCH_OPERATION, NO_SUCH_VPS, NOT_ALLOWED, RequestError
+from deployer.api.problems import (
+    CONFLICT,
+    NO_SUCH_OPERATION,
+    NO_SUCH_VPS,
+    NOT_ALLOWED,
+    UNAVAILABLE,
+    RequestError,
+)
 from deployer.config.model import Role
 from deployer.core.user_data import cloud_config
 from deployer.database import (
@@ -28,6 +36,7 @@ from deployer.database import (
     secrets,
     vpses,
 )
+from deployer.database.errors import DatabaseError
 from deployer.database.operations import Operation
 
 if TYPE_CHECKING:
@@ -57,6 +66,7 @@ _ORDERS: Final = {
     "retireVps": "retire",
     "rotateMany": ordering.MANY,
 }
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +171,7 @@ class Handlers:
             words = str(error)
             await self._desk.write(lambda c, now: operations.fail(c, now, operation.id, words))
             raise
-        await self._desk.write(lambda c, now: operations.finish(c, now, operation.id))
+        await self._finish(operation)
         keystone = self._config.keystone
         claim = {
             "vps": row.id,
@@ -194,7 +204,11 @@ class Handlers:
                 vpses.order(c, now, vps_id, "present", actor, note="it has another identity")
             vpses.claimed_again(c, now, vps_id, owner, user_id=identity.user_id, state=ordering.JOINING)
 
-        await self._desk.write(claimed)
+        try:
+            await self._desk.write(claimed)
+        except DatabaseError as error:
+            words = f"{error} The registrar has made another identity; that is not written down: ask again"
+            raise RequestError(UNAVAILABLE, words, retry_after=5) from None
         self._wake(vps_id)  # until its ACLs are changed, the former machine reads by the token that it has
         return identity
 
@@ -216,9 +230,21 @@ class Handlers:
                 words = str(error)
                 await self._desk.write(lambda c, now: operations.fail(c, now, operation.id, words))
                 raise
-            return self._begun(await self._desk.write(lambda c, now: _finished(c, now, operation)))
+            return self._begun(await self._finish(operation))
         finally:
             value[:] = bytes(len(value))
+
+    async def _finish(self, operation: Operation) -> Operation:
+        """Write that an operation is done, whose outcome can't be had again: the caller gets it in any case.
+
+        Where the database is away just now, settling.py sees later that it is done.
+        """
+        try:
+            return await self._desk.write(lambda c, now: _finished(c, now, operation))
+        except DatabaseError as error:
+            words = "%s %s is done, and that could not be written down yet: %s"
+            _log.warning(words, operation.kind, operation.target, error)
+            return operation
 
     def _ordering(self, operation_id: str, act: Callable[[Connection, float, Order], Operation]) -> Handler:
         kind = _ORDERS[operation_id]

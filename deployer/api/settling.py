@@ -40,6 +40,9 @@ class Verdict:
     error: str = ""
 
 
+CLAIM_S: Final = 60.0
+"""An identity is handed out within less; whoever asks for one is told then, and writes it down himself."""
+BEFORE_ITS_CLAIM: Final = frozenset({"new", "provisioning", "joining"})
 BEFORE_ITS_KEY: Final = frozenset({"joining", "waiting-for-key"})
 """States of a VPS (deployer/worker/recording.py) that has all it can have: it may be claimed and booted."""
 
@@ -112,6 +115,9 @@ def _is_so(c: Connection, operation: Operation) -> bool:
         names = operation.detail["names"]
         given = [each for each in secrets.of(c, operation.target) if each.name in names]
         return any((each.created or 0.0) >= operation.created_at for each in given)
+    if operation.kind == ordering.CLAIM:  # handed out, and the database was away when that was to be written
+        settled = row is not None and (row.looked_at or 0.0) > operation.created_at + CLAIM_S
+        return settled and row is not None and row.state not in BEFORE_ITS_CLAIM
     if row is None or (row.looked_at or 0.0) < operation.created_at:
         return False
     if operation.kind == "revoke":

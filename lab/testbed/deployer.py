@@ -32,7 +32,7 @@ from deployer.database.migrating import migrate
 from lab.testbed.running import ROOT, Response, UnixConnection
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
 DEADLINE_S: Final = 60.0
 PYTHON: Final = os.environ.get("DEPLOYER_PYTHON", sys.executable)
@@ -62,6 +62,8 @@ class Parts:
     def __init__(self, directory: Path) -> None:
         self.told: list[Told] = []
         self.answers: dict[tuple[str, str], tuple[int, dict[str, str]]] = {}
+        self.meanwhile: Callable[[str], object] = lambda _: None
+        """What happens before a part answers a request for this path."""
         self._servers = [self._serve(directory / name) for name in ("worker.sock", "registrar.sock")]
 
     def _serve(self, path: Path) -> _UnixServer:
@@ -83,6 +85,7 @@ class Parts:
                 status, content = parts.answers.get((self.command, self.path), (200, identity))
                 if identity and body:
                     status = 413  # as the registrar, whose requests have none
+                parts.meanwhile(self.path)
                 answer = json.dumps(content).encode()
                 self.send_response(status)
                 self.send_header("Content-Length", str(len(answer)))

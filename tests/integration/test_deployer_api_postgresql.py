@@ -144,3 +144,29 @@ def test_an_api_says_that_its_database_is_away() -> None:
             until(lambda: api.ask("GET", "/v1/vps").status == 200)
             assert api.ask("GET", "/").status == 200
             assert "Until it answers, every request is refused with 503" in api.log.read_text()
+
+
+@pytest.mark.parametrize("ask", ["claim", "give"])
+def test_what_can_not_be_had_again_is_answered_though_the_database_goes_away(ask: str) -> None:
+    """A password that is told once, a value that is stored; later the operation is seen to be done."""
+    with Postgresql() as server, Api(database=server.url) as api:
+        assert api.parts is not None
+        with api.database.write() as c:
+            text_of = '[JWT_SECRET]\nkind = "random"\n[SMTP_PASSWORD]\nkind = "external"\nrotate = "90d"\n'
+            blueprints.put(c, time.time(), "backend", text_of, "unix:ops")
+        cases.provision(api)
+        api.parts.meanwhile = lambda path: None if path == "/wake" else server.stop()
+        if ask == "claim":
+            answer = api.ask("POST", "/v1/vps/vps-1/claim")
+            assert (answer.status, answer.json["oneTimePassword"]) == (200, "p")
+        else:
+            kind = {"Content-Type": "application/octet-stream"}
+            answer = api.ask("PUT", "/v1/vps/vps-1/secrets/SMTP_PASSWORD", body=b"x", headers=kind)
+            assert answer.status == 202
+        assert "is done, and that could not be written down yet" in api.log.read_text()
+        server.start()
+        cases.as_the_worker(api.database)
+        with api.database.write() as c:
+            c.execute(text("UPDATE vps SET looked_at = looked_at + 120"))
+            c.execute(text("UPDATE secret SET created = :at WHERE kind = 'external'"), {"at": time.time()})
+        until(lambda: cases.state_of(api, answer.json["operation" if ask == "claim" else "id"]) == "done")
