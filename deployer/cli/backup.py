@@ -20,6 +20,7 @@ from deployer.config import reader
 from deployer.config.model import BackupKind
 from deployer.database import backups
 from deployer.database.engine import open_database
+from deployer.database.migrating import check
 from deployer.worker import opening
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ def run(options: argparse.Namespace) -> int:
     if not config.backups:
         return _no_place(config, options)
     database = open_database(config.database)
+    check(database)
     wanted = list(config.backups)
     if options.if_due:
         with database.read() as c:
@@ -76,6 +78,7 @@ def prove(options: argparse.Namespace) -> int:
     if not config.backups:
         return _no_place(config, options)
     database = open_database(config.database)
+    check(database)
     problems: dict[str, str] = {}
     for place in config.backups:
         if place.kind is BackupKind.SWIFT:

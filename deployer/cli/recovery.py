@@ -19,7 +19,7 @@ from deployer.config import reader
 from deployer.core.model import Observed
 from deployer.database import deployment, vpses
 from deployer.database.engine import open_database
-from deployer.database.migrating import migrate
+from deployer.database.migrating import check, migrate
 from deployer.worker import opening
 
 if TYPE_CHECKING:
@@ -99,6 +99,7 @@ def look(options: argparse.Namespace) -> int:
         raise ApiError("name the VPSs, or say --all", USAGE)
     config = reader.load(options.config)
     database = open_database(config.database)
+    check(database)
     began = time.time()
     with database.write() as c:
         wanted = list(options.vps) or [row.id for row in _all(c)]

@@ -421,3 +421,19 @@ def test_one_place_that_fails_keeps_no_other_from_its_backup(site: Site, tmp_pat
     code, said = run("prove")
     assert (code, "far: not proved: only its owner can read it" in said) == (1, True), said
     assert run("run", "--if-due") == (0, "no backup is due\n")  # a failed one is tried again, but not at once
+
+
+@pytest.mark.parametrize("words", ["backup run", "backup prove", "look --all"])
+def test_a_database_without_tables_is_told(site: Site, tmp_path: Path, words: str) -> None:
+    """A file that was lost and made anew: the commands that expect tables say so, in words."""
+    path = tmp_path / "deployer.toml"
+    path.write_text(
+        f'[database]\nurl = "sqlite:///{tmp_path}/empty.db"\n'
+        '[keystone]\nauth_url = "https://keystone.example/v3"\n'
+        f'[[backup]]\nname = "near"\ndirectory = "{site.place}"\nrecipients = ["{site.recipient}"]\n'
+    )
+    command = [sys.executable, "-m", "deployer.cli", *words.split(), "--config", str(path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "its tables have form none" in done.stderr
+    assert "when the deployer's service starts" in done.stderr
