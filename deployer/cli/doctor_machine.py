@@ -23,10 +23,10 @@ NAME: Final = "vps-secrets-deployer"
 ALWAYS: Final = (
     *(f"{NAME}-api.service", f"{NAME}-worker.service"),
     *(f"{NAME}-api.socket", f"{NAME}-worker.socket", f"{NAME}-hook.socket", "vps-secrets-registrar.socket"),
-    *(f"{NAME}-backup.timer", f"{NAME}-prove.timer"),
+    *(f"{NAME}-backup.timer", f"{NAME}-prove.timer", f"{NAME}-report.timer"),
 )
 """What runs or waits on one machine that has everything."""
-NOW_AND_THEN: Final = (f"{NAME}-backup@due.service", f"{NAME}-backup@prove.service")
+NOW_AND_THEN: Final = (f"{NAME}-backup@due.service", f"{NAME}-backup@prove.service", f"{NAME}-report.service")
 LOW, LEAST = 0.10, 0.02
 """Of a disk: what is left is a warning, a failure."""
 _COMMON: Final = {
@@ -48,6 +48,7 @@ SHIPPED: Final = {
     f"{NAME}-backup@doctor.service": _COMMON | {"User": "vps-secrets-backup"},
     f"{NAME}-hook@doctor.service": _COMMON | {"User": "vps-secrets-hook"},
     "vps-secrets-registrar@doctor.service": _COMMON | {"User": "vps-secrets-registrar"},
+    f"{NAME}-report.service": _COMMON | {"User": "vps-secrets-report"},
 }
 """What systemd must say of the units: what a drop-in could take away unnoticed."""
 

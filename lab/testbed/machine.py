@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 BOOT_TIMEOUT_S = 120.0
+LAYER_TIMEOUT_S = 600.0
+"""For packages to be installed."""
 GROUPS = tuple(
     path for path in (Path("/sys/fs/cgroup/unified"), Path("/sys/fs/cgroup/systemd")) if path.is_dir()
 )
@@ -81,7 +83,7 @@ class Machine:
 
     def __enter__(self) -> Self:
         try:
-            self._boot()
+            self.boot()
         except BaseException:
             self.close()
             raise
@@ -90,8 +92,8 @@ class Machine:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _boot(self) -> None:
-        """Boot, and wait until systemd says that it is up."""
+    def boot(self) -> None:
+        """Boot from what is on its disk, and wait until systemd says that it is up."""
         for part in ("upper", "work", "root"):
             (self.state / part).mkdir(exist_ok=True)
         for group in GROUPS:
@@ -143,16 +145,20 @@ class Machine:
         self.halt()
         shutil.rmtree(self.state, ignore_errors=True)
 
-    def cut_the_power(self) -> None:
-        """End every process of it at once, and boot again from what is on its disk."""
+    def lose_power(self) -> None:
+        """End every process of it at once."""
         os.kill(self.leader, signal.SIGKILL)  # its process 1: the kernel kills all others with it
         self.halt()
-        self._boot()
+
+    def cut_the_power(self) -> None:
+        """End every process of it at once, and boot again from what is on its disk."""
+        self.lose_power()
+        self.boot()
 
     def reboot(self) -> None:
         """Shut down, and boot again from what is on its disk."""
         self.halt()
-        self._boot()
+        self.boot()
 
     def halt(self) -> None:
         """Shut down; what was changed is there until :meth:`close`."""
@@ -275,7 +281,7 @@ def image_of(rootfs: Path, megabytes: int = 1500) -> Iterator[Path]:
 def layer_of(rootfs: Path, script: str, *options: str) -> Iterator[Path]:
     """Boot, and run a shell script; yield what that changed, less what is one machine's own."""
     with Machine(rootfs, *options) as machine:
-        machine.run(script)
+        machine.run(script, timeout=LAYER_TIMEOUT_S)
         machine.halt()
         for name in OF_ONE_MACHINE:
             path = machine.changes / name

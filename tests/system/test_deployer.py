@@ -38,8 +38,12 @@ SOCKETS = (
     *("vps-secrets-deployer-api.socket", "vps-secrets-deployer-worker.socket"),
     *("vps-secrets-registrar.socket", "vps-secrets-deployer-hook.socket"),
 )
-TIMERS = ("vps-secrets-deployer-backup.timer", "vps-secrets-deployer-prove.timer")
+TIMERS = (
+    *("vps-secrets-deployer-backup.timer", "vps-secrets-deployer-prove.timer"),
+    "vps-secrets-deployer-report.timer",
+)
 BACKUP = "vps-secrets-deployer-backup"
+REPORT = "vps-secrets-deployer-report.service"
 PLACE = "/etc/vps-secrets-deployer"
 STATE = "/var/lib/vps-secrets-deployer"
 PORTAL = "recruitiq-portal"
@@ -324,6 +328,7 @@ UNITS = {
     "backup": ("vps-secrets-deployer-backup@.service", [f"{STATE}-backup", STATE], 12),
     "registrar": ("vps-secrets-registrar@.service", [f"{STATE}-registrar"], 12),
     "hook": ("vps-secrets-deployer-hook@.service", [], 12),
+    "report": (REPORT, ["/run/vps-secrets-deployer-report"], 12),
 }
 """With what they may write, and the exposure that they may have, times ten."""
 
@@ -333,7 +338,9 @@ def test_what_the_sandbox_forbids(deployer: Installed, which: str) -> None:
     """Tried from inside, and judged by systemd."""
     unit, writable, exposure = UNITS[which]
     own = f"{writable[0]}/own" if writable else "/run/own"
-    deployer.run(f"install -o vps-secrets-{which} -m 0600 /dev/null {own}", check=which != "registrar")
+    deployer.run(
+        f"install -o vps-secrets-{which} -m 0600 /dev/null {own}", check=which not in {"registrar", "report"}
+    )
     places = {
         "/etc/vps-secrets-agent/keystone-credential.cred": f"{PLACE}/credentials/barbican-credential.cred",
         "/run/vps-secrets/rotated": own,
@@ -392,6 +399,39 @@ def test_backups_by_the_timer(deployer: Installed) -> None:
     deployer.run(
         f"rm {drop_in}; cp /run/kept {PLACE}/deployer.toml; systemctl daemon-reload; systemctl restart {API}"
     )
+
+
+def test_the_weekly_report_goes_to_a_command(deployer: Installed) -> None:
+    """Nothing without one; then the page, as a user who has nothing else; one that fails is a failure."""
+    deployer.run(f"systemctl start {REPORT}")
+    assert "send-report" not in deployer.messages("--unit", REPORT, "_TRANSPORT=stdout")
+    takes = "grep --only-matching '<h1>.*</h1>'; id --user --name; ls /var/lib/vps-secrets-deployer || true"
+    deployer.write(f"{PLACE}/send-report", f"#!/bin/sh\nexec 2>&1\n{takes}\n", 0o755)
+    deployer.run(f"systemctl start {REPORT}")
+    said = deployer.messages("--unit", REPORT, "_TRANSPORT=stdout").splitlines()
+    assert said[:2] == ["<h1>vps-secrets</h1>", "vps-secrets-report"]
+    assert "cannot open directory" in said[2]
+    deployer.write(f"{PLACE}/send-report", "#!/bin/sh\nexit 7\n", 0o755)
+    assert deployer.run(f"systemctl start {REPORT}", check=False).code != 0
+    deployer.run(f"rm {PLACE}/send-report; systemctl reset-failed {REPORT}")
+
+
+def test_the_doctor(deployer: Installed) -> None:
+    """As installed nothing has failed; a drop-in that weakens a unit is named."""
+
+    def failed() -> list[dict[str, str]]:
+        found = json.loads(deployer.run("vps-secrets-deploy doctor --json", check=False).out)["findings"]
+        assert {WORKER, *SOCKETS, *TIMERS} <= {one["what"] for one in found if one["level"] == "ok"}
+        # a test machine's own disk may be as full as it likes
+        return [one for one in found if one["level"] == "failure" and one["what"] != "disk"]
+
+    assert failed() == []
+    deployer.write(f"/run/systemd/system/{WORKER}.d/weak.conf", "[Service]\nNoNewPrivileges=no\n")
+    deployer.run("systemctl daemon-reload")
+    (found,) = failed()
+    assert (found["what"], f"{WORKER} is weaker" in found["words"]) == ("sandbox", True)
+    assert "weak.conf" in found["remedy"]
+    deployer.run(f"rm -r /run/systemd/system/{WORKER}.d; systemctl daemon-reload")
 
 
 def test_one_command_serves_from_the_package(deployer: Installed) -> None:

@@ -57,9 +57,12 @@ def _asked() -> set[str]:
 
 
 def test_the_example_is_right() -> None:
-    """The packaged file parses as it is, and gives no role to anybody who is no administrator."""
+    """The packaged file parses as it is; besides administrators only the report has a role, and may look."""
     config = load(EXAMPLE)
-    assert [(rule.role, rule.group) for rule in config.api.roles] == [(Role.OPERATOR, "vps-secrets-admin")]
+    assert [(rule.role, rule.group or rule.user) for rule in config.api.roles] == [
+        (Role.OPERATOR, "vps-secrets-admin"),
+        (Role.VIEWER, "vps-secrets-report"),
+    ]
     assert config.keystone is not None
     assert config.api.socket.mode == 0o660
     assert config.api.tls is None
