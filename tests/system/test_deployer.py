@@ -328,7 +328,7 @@ UNITS = {
     "backup": ("vps-secrets-deployer-backup@.service", [f"{STATE}-backup", STATE], 12),
     "registrar": ("vps-secrets-registrar@.service", [f"{STATE}-registrar"], 12),
     "hook": ("vps-secrets-deployer-hook@.service", [], 12),
-    "report": (REPORT, ["/run/vps-secrets-deployer-report"], 12),
+    "report": (REPORT, ["/run/vps-secrets-deployer-report"], 13),  # it has groups besides its own
 }
 """With what they may write, and the exposure that they may have, times ten."""
 
