@@ -67,12 +67,24 @@ def unseal(untrusted: bytes, private: Sequence[bytes], vps_id: str, name: str) -
     Raises:
         SealError: it is another VPS's or name's, sealed to another key, or damaged.
     """
+    plain, header, _ = unseal_by(untrusted, private, vps_id, name)
+    return plain, header
+
+
+def unseal_by(
+    untrusted: bytes, private: Sequence[bytes], vps_id: str, name: str
+) -> tuple[bytes, Header, int]:
+    """Return the same, and which of the keys it was.
+
+    Raises:
+        SealError: as :func:`unseal`.
+    """
     parts = sealed.take_apart(untrusted)
     if parts.header.vps_id != vps_id:
         raise SealError("it was sealed for another VPS")
     if parts.header.name != name:
         raise SealError("it was sealed under another name")
-    for key in private:
+    for number, key in enumerate(private):
         agreed = _agreed(X25519PrivateKey.from_private_bytes(key), parts.ephemeral)
         try:
             plain = AESGCM(agreed).decrypt(parts.iv, parts.ciphertext + parts.tag, parts.protected)
@@ -80,7 +92,7 @@ def unseal(untrusted: bytes, private: Sequence[bytes], vps_id: str, name: str) -
             continue
         if not plain:
             raise SealError("its value is empty")
-        return plain, parts.header
+        return plain, parts.header, number
     raise SealError("it was sealed to another key than this VPS has, or it is damaged")
 
 

@@ -35,6 +35,7 @@ _SECRET: Final[Shape] = {
     "age": float,
     "stale": bool,
     "previous": bool,
+    "openedBy": str,
 }
 _BUDGET: Final[Shape] = {
     "callsPerMonth": int,

@@ -17,10 +17,10 @@ from __future__ import annotations
 
 import secrets
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from agent.identity import consumers, credential_file, held
+from agent.identity import consumers, held, sealing_chain
 from agent.identity.account import REVOCATION_SECOND_S, Account, Refusal, Token
 from agent.identity.consumers import Consumer, Consumers
 from agent.identity.errors import IdentityError
@@ -222,25 +222,24 @@ class Steps:
             f"stolen, and retire it: vps-secrets-deploy vps retire {self._claim.vps_id}"
         )
 
-    def key(self) -> bytes:
-        """Return this machine's sealing key, made and kept if need be (32 bytes).
+    def key(self) -> sealing_key.Announced:
+        """Return the announcement of this machine's sealing key, made and kept if need be.
 
         Raises:
             CredentialFileError: it can't be kept.
         """
-        from common import sealing  # noqa: PLC0415  # cryptography is loaded only where a key is made
+        chain = sealing_chain.read(self._directory)
+        held = [found for line in sealing_chain.lines(self._directory) if (found := sealing_key.parse(line))]
+        if held:
+            from common import sealing  # noqa: PLC0415  # cryptography is loaded only where a key is used
 
-        content = credential_file.read(sealing_key.CREDENTIAL, self._directory) or b""
-        for line in content.decode("ascii", errors="replace").splitlines():
-            if (private := sealing_key.decoded(line)) is not None:
-                return sealing.public_of(private)
-        private, public = sealing.new_key()
-        credential_file.write(
-            sealing_key.CREDENTIAL, sealing_key.encoded(private).encode() + b"\n", self._directory
-        )
-        return public
+            return replace(held[0], key=sealing.public_of(held[0].key))
+        if chain is None:
+            chain = sealing_chain.make(self._directory)
+        sealing_chain.put([chain.line(0)], self._directory)
+        return chain.announced[0]
 
-    def announce(self, token: Token, public: bytes) -> None:
+    def announce(self, token: Token, key: sealing_key.Announced) -> None:
         """Have the container announce this machine's key, and no other.
 
         Raises:
@@ -249,7 +248,7 @@ class Steps:
         claim = self._claim
         endpoint = token.endpoint(SERVICE, claim.region, claim.interface or "public")
         container = Consumers(self._line, consumers.url_of(endpoint, claim.auth_url, claim.container_id))
-        wanted = sealing_key.announcement_of(public)
+        wanted = key.consumer
         listed = self._patience.wait(
             lambda: self._listed(container, token), "the deployer has not given this VPS its container yet"
         )

@@ -19,6 +19,12 @@ LIFE_S: Final = 90 * DAY_S
 LEFT_S: Final = LIFE_S / 3
 PASSWORD_S: Final = 365 * DAY_S
 """So old the account's password may become before it is changed, with the next renewal."""
+CHECK_S: Final = DAY_S
+"""After this the password is tried, though nothing is to be renewed: somebody may have set another one."""
+KEY_S: Final = 365 * DAY_S
+"""So old a sealing key may become before the next one is taken, with the next renewal."""
+FORMER_KEY_S: Final = 30 * DAY_S
+"""So long the former one is kept at least: what is rolled back may be sealed to it."""
 LATE_S: Final = 3 * DAY_S
 """A renewal that is due for so long and was not made is an alarm: it is tried every hour."""
 RECORD: Final = "renewal.json"
@@ -67,7 +73,7 @@ class Record:
     ``credential`` is the one in force, ``expires`` its end (None: never), ``password_since`` when the
     password was made as far as is known, ``renewed`` when the credential was made here, ``pending`` says that
     the former one is there still. ``problem`` is why the last attempt (``tried``) failed, ``foreign`` what
-    the user had that this machine did not make.
+    the user had that this machine did not make, ``key_since`` since when the sealing key is in force.
     """
 
     credential: str = ""
@@ -78,6 +84,7 @@ class Record:
     pending: bool = False
     problem: str = ""
     foreign: tuple[str, ...] = ()
+    key_since: float | None = None
 
     @property
     def next(self) -> float | None:
@@ -94,6 +101,11 @@ def is_quiet(record: Record, credential: str, now: float) -> bool:
     """Return whether there is nothing to do, so that nobody has to be asked."""
     known = bool(credential) and record.credential == credential and not record.pending
     return known and not is_due(record.expires, now)
+
+
+def is_checked(record: Record, now: float) -> bool:
+    """Return whether the password was tried within a day, by the clock of this machine, and was right."""
+    return not record.problem and record.tried is not None and 0 <= now - record.tried < CHECK_S
 
 
 def warning(record: Record, now: float) -> str:
@@ -121,6 +133,7 @@ def encode(record: Record) -> bytes:
         "pending": record.pending,
         "problem": untrusted_json.printable(record.problem, _MAX_WORDS),
         "foreign": [untrusted_json.printable(one, _MAX_NAME) for one in record.foreign[:_MAX_FOREIGN]],
+        "keySince": record.key_since,
     }
     return json.dumps(content).encode() + b"\n"
 
@@ -131,7 +144,10 @@ def parse(untrusted: bytes) -> Record:
     Raises:
         MalformedError: it is not as :func:`encode` writes it.
     """
-    keys = ("credential", "expires", "passwordSince", "renewed", "tried", "pending", "problem", "foreign")
+    keys = (
+        *("credential", "expires", "passwordSince", "renewed", "tried", "pending", "problem", "foreign"),
+        "keySince",
+    )
     members = untrusted_json.record(untrusted_json.parse(untrusted, RECORD), RECORD, keys)
     foreign = untrusted_json.array(members["foreign"], "foreign", _MAX_FOREIGN)
     return Record(
@@ -143,6 +159,7 @@ def parse(untrusted: bytes) -> Record:
         members["pending"] is True,
         untrusted_json.text(members["problem"], "problem", _MAX_WORDS),
         tuple(untrusted_json.text(one, "foreign", _MAX_NAME) for one in foreign),
+        _moment(members["keySince"], "keySince"),
     )
 
 

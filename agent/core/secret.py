@@ -22,12 +22,14 @@ class Seal:
     """What a sealed value says of its place among the versions of its name (common/sealed.py).
 
     Versions with a lower ``sequence`` than ``floor`` are over. ``keep_s`` is for how long (s) the version
-    before it is served, None where the configuration says it.
+    before it is served, None where the configuration says it. ``key`` tells which key has opened it; "": not
+    known.
     """
 
     sequence: int
     floor: int = 0
     keep_s: float | None = None
+    key: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from typing import Final, TypeAlias
 from agent.core.errors import Failure, Fault, Step
 from agent.core.rotation import Entry, Reading, Unread
 from agent.core.secret import Seal, SecretMetadata
-from common import untrusted_json
+from common import sealing_key, untrusted_json
 from common.dates import LAST_TIME
 from common.limits import MAX_PAYLOAD, MAX_SECRETS
 from common.names import SecretName, Version, entry_name, parse_entry_name, parse_version, strip_prefix
@@ -65,8 +65,12 @@ def facts_out(vps_id: str, facts: SecretMetadata) -> dict[str, object]:
         "contentType": facts.content_type,
         "created": facts.created,
         "expires": facts.expires,
-        "seal": None if (seal := facts.seal) is None else [seal.sequence, seal.floor, seal.keep_s],
+        "seal": None if facts.seal is None else _seal_out(facts.seal),
     }
+
+
+def _seal_out(seal: Seal) -> list[object]:
+    return [seal.sequence, seal.floor, seal.keep_s, *([seal.key] if seal.key else [])]
 
 
 def reading(untrusted: object, vps_id: str, known: frozenset[Version]) -> Reading:
@@ -134,13 +138,14 @@ def facts_in(untrusted: object, vps_id: str) -> SecretMetadata:
 
 
 def _seal(untrusted: object) -> Seal:
-    parts = untrusted_json.array(untrusted, "a seal", 3)
-    if len(parts) != 3:  # noqa: PLR2004  # sequence, floor, keep
-        raise MalformedError("a seal has not three parts")
+    parts = untrusted_json.array(untrusted, "a seal", 4)
+    if len(parts) < 3:  # noqa: PLR2004  # sequence, floor, keep; then the key, where it is known
+        raise MalformedError("a seal has not three parts or four")
     sequence = untrusted_json.integer(parts[0], "the sequence of a seal", MAX_SEQUENCE)
     floor = untrusted_json.integer(parts[1], "the floor of a seal", sequence)
     keep = None if parts[2] is None else untrusted_json.number(parts[2], "the keep of a seal", MAX_KEEP_S)
-    return Seal(sequence, floor, keep)
+    key = [untrusted_json.text(part, "the key of a seal", sealing_key.ID) for part in parts[3:]]
+    return Seal(sequence, floor, keep, *key)
 
 
 def moment(untrusted: object, what: str) -> float | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import gc
 import logging
 import os
 import resource
@@ -70,6 +71,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _try(path: Path) -> int:
     """Read once for ``vps-secrets setup``, which has started this with a limit on its time."""
+    gc.disable()  # as in _cycle
     from agent.fetch import trial  # noqa: PLC0415  # keystoneauth1 is heavy, and no watch needs it
 
     try:
@@ -131,6 +133,7 @@ def _has_gone(seconds: float) -> bool:
 
 def _cycle(config: Config, request: Request, began: float) -> int:
     """Make the cycle in a thread of its own, so that nothing (DNS has no timeout) outlasts the deadline."""
+    gc.disable()  # this process ends with its cycle: to look for garbage is a sixth of the imports' time
     from agent.fetch.cycle import Cycle, refused  # noqa: PLC0415  # when the configuration is bad
 
     cycle = Cycle(config, request, began)

@@ -7,6 +7,7 @@ where there is none.
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from common.names import SecretName
+    from common.sealing_key import Announced
 
 MAX_KEYS: Final = 2
 """The former key and the next one, while a key is replaced."""
@@ -42,7 +44,7 @@ class Unsealer:
         self._file: Final = file
         self._environ: Final = environ
         self._lock: Final = threading.Lock()
-        self._keys: tuple[bytes, ...] | None = None
+        self._keys: tuple[Announced, ...] | None = None
 
     def open(self, payload: bytes, name: SecretName) -> tuple[bytes, Seal]:
         """Return the value in a sealed payload, and its place among the versions of this name.
@@ -55,8 +57,9 @@ class Unsealer:
 
             if self._keys is None:
                 self._keys = self._read()
-        plain, header = sealing.unseal(payload, self._keys, self._vps_id, name)
-        return plain, Seal(header.sequence, header.floor, header.keep_s)
+        private = [held.key for held in self._keys]
+        plain, header, number = sealing.unseal_by(payload, private, self._vps_id, name)
+        return plain, Seal(header.sequence, header.floor, header.keep_s, sealing_key.id_of(private[number]))
 
     def announcement(self) -> dict[str, str] | None:
         """Return the consumer that announces the key of this VPS, or None where it has none.
@@ -65,14 +68,14 @@ class Unsealer:
             SealError: it can't be read.
         """
         try:
-            key = self._read()[0]
+            held = self._read()[0]
         except NoKeyError:
             return None
         from common import sealing  # noqa: PLC0415  # as above
 
-        return sealing_key.announcement_of(sealing.public_of(key))
+        return replace(held, key=sealing.public_of(held.key)).consumer
 
-    def _read(self) -> tuple[bytes, ...]:
+    def _read(self) -> tuple[Announced, ...]:
         directory = self._environ.get("CREDENTIALS_DIRECTORY")
         path = self._file or (Path(directory) / sealing_key.CREDENTIAL if directory else None)
         if path is None or (self._file is None and not path.exists()):
@@ -87,9 +90,9 @@ class Unsealer:
         if file.exposed:
             raise SealError(f"{file.exposed}, the key of this VPS: make {path} readable for its owner only")
         lines = file.content.decode("ascii", "replace").split()
-        keys = tuple(key for line in lines if (key := sealing_key.decoded(line)))
+        keys = tuple(key for line in lines if (key := sealing_key.parse(line)))
         if lines in ([], [sealing_key.NO_KEY]):
             raise NoKeyError(_NO_KEY)
         if len(keys) != len(lines) or len(keys) > MAX_KEYS:
-            raise SealError(f"the key of this VPS is not one or {MAX_KEYS} lines of 43 characters each")
+            raise SealError(f"the key of this VPS is not one or {MAX_KEYS} lines: docs/deployment.md")
         return keys

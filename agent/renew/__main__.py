@@ -1,12 +1,14 @@
 """``vps-secrets-renew``: the VPS renews its own credential, when a third of its life is left.
 
-Started every hour by vps-secrets-renew.timer; it asks nobody while it is not time. Exit status: 0 done, or
+Started every hour by vps-secrets-renew.timer; while it is not time it logs in once a day, so that somebody is
+told when the password was reset, and asks nobody else. Exit status: 0 done, or
 nothing to do; 1 it failed, and what was in force is in force; 78 the configuration is bad.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import resource
 import sys
 import time
@@ -22,13 +24,15 @@ from agent.core.renewal import Record
 from agent.identity import credential_file, held, ways
 from agent.identity.account import Account
 from agent.identity.calls import Line
-from agent.identity.errors import CredentialFileError
+from agent.identity.consumers import Consumers, url_of
+from agent.identity.errors import CredentialFileError, IdentityError
 from agent.renew.steps import Place, Renewal, RenewalError, keep
 from common.errors import ConfigurationError, VpsSecretsError
 from common.untrusted_json import MalformedError
 
 if TYPE_CHECKING:
     from agent.config.model import Config
+    from agent.identity.account import Token
 
 EXIT_CONFIGURATION: Final = 78  # sysexits.h
 CONFIGURATION: Final = "agent.toml"
@@ -45,6 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
         metavar="PATH",
         help="with agent.toml and the credentials; default: %(default)s",
     )
+    parser.add_argument("--new-key", action="store_true", help="take the next sealing key now")
     options = parser.parse_args(arguments)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     directory: Path = options.directory
@@ -54,7 +59,7 @@ def main(arguments: list[str] | None = None) -> int:
         return _fail(EXIT_CONFIGURATION, str(error))
     record = _record(directory)
     try:
-        return _run(config, directory, record)
+        return _run(config, directory, record, new_key=options.new_key)
     except VpsSecretsError as error:
         problem = str(error)
     except Exception as error:  # noqa: BLE001  # its text, or a traceback, could quote a password
@@ -69,7 +74,7 @@ def main(arguments: list[str] | None = None) -> int:
     return _fail(1, f"{problem}. It is tried again in an hour")
 
 
-def _run(config: Config, directory: Path, record: Record) -> int:
+def _run(config: Config, directory: Path, record: Record, *, new_key: bool) -> int:
     mine = held.read(directory)
     if mine is None:
         return 0  # a VPS that was set up by hand
@@ -80,15 +85,37 @@ def _run(config: Config, directory: Path, record: Record) -> int:
         )
     place = Place(directory, str(config.control.socket))
     in_force = _in_force(place, keystone.application_credential_id or "")
-    if renewal.is_quiet(record, in_force, time.time()):
+    quiet = renewal.is_quiet(record, in_force, time.time()) and not new_key
+    if quiet and renewal.is_checked(record, time.time()):
         return 0
     line = Line(str(keystone.ca_file) if keystone.ca_file else None, ways.way(keystone.proxy, directory))
     account = Account(line, keystone.auth_url, mine.user_id)
-    found = Renewal(account, mine, place, _say).run(in_force, record)
+    run = Renewal(account, mine, place, _say)
+    if quiet:
+        try:
+            run.check()
+        except IdentityError as error:
+            if not error.retriable:
+                raise
+            _say(f"{error}. The password is tried again in an hour")
+            return 0
+        found = replace(record, problem="")
+    else:
+        container = functools.partial(_container, config, line)
+        found = run.run(in_force, record, container, new_key=new_key)
     keep(replace(found, tried=time.time()), directory)
     if warns := renewal.warning(found, time.time()):
         _say(f"ALARM: {warns}")
     return 0
+
+
+def _container(config: Config, line: Line, token: Token) -> Consumers:
+    keystone = config.keystone
+    found = keystone.endpoint_override or token.endpoint(
+        keystone.service_type, keystone.region, keystone.interface
+    )
+    url = url_of(found, keystone.auth_url or "", config.container.id)
+    return Consumers(line, url)
 
 
 def _in_force(place: Place, configured: str) -> str:

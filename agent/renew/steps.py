@@ -5,7 +5,8 @@
 3. Its id and secret replace the former's, as one file, by one rename.
 4. It logs in, and the agent reads with it: only now the former may go.
 5. Everything else that the user has is deleted: the former, its access rules, and what somebody else made.
-6. The password's token is ended.
+6. Where it is time for that, the next sealing key (agent/renew/keys.py).
+7. The password's token is ended.
 
 A credential that was made and not kept (killed between 2 and 3) has a secret that nobody knows: step 5 of the
 next run deletes it.
@@ -22,10 +23,11 @@ from agent.cli.answer import AnswerError
 from agent.cli.http import PermissionDeniedError, UnreachableError, ask
 from agent.core import renewal
 from agent.core.renewal import Pair, Record
-from agent.identity import credential_file, held
+from agent.identity import credential_file, held, sealing_chain
 from agent.identity.account import REVOCATION_SECOND_S, Refusal, Token
 from agent.identity.errors import CONFLICT, IdentityError
 from agent.identity.held import Held
+from agent.renew.keys import Keys
 from common.errors import VpsSecretsError
 
 if TYPE_CHECKING:
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from agent.identity.account import Account, Belonging, Credential
+    from agent.identity.consumers import Consumers
 
 PASSWORD_BYTES: Final = 32
 READING_S: Final = 120.0
@@ -70,8 +73,19 @@ class Renewal:
         self._say = say
         self._foreign: list[str] = []
 
-    def run(self, in_force: str, record: Record) -> Record:
-        """Renew if it is time; return how it stands then. ``in_force`` is the id of the credential in use."""
+    def run(
+        self,
+        in_force: str,
+        record: Record,
+        container_of: Callable[[Token], Consumers],
+        *,
+        new_key: bool = False,
+    ) -> Record:
+        """Renew if it is time; return how it stands then. ``in_force`` is the id of the credential in use.
+
+        ``container_of`` finds the container by a token's catalog, ``new_key``: a person wants the next
+        sealing key now.
+        """
         token = self._log_in()
         now = token.issued_at
         since = record.password_since or now
@@ -95,14 +109,45 @@ class Renewal:
         self._keep(found)  # from here on the next run knows it, and goes on
         self._read()
         self._clean(token, current)
+        found = self._turn_key(container_of, token, found, now, at_once=new_key)
         self._drop(token)
         return replace(found, pending=False, problem="", foreign=(*record.foreign, *self._foreign))
+
+    def check(self) -> None:
+        """Make sure that the password in force logs in: somebody may have set another one."""
+        self._drop(self._unscoped()[1])
+
+    def _turn_key(
+        self,
+        container_of: Callable[[Token], Consumers],
+        token: Token,
+        record: Record,
+        now: float,
+        *,
+        at_once: bool,
+    ) -> Record:
+        """See to the sealing key, where this machine has a chain of them."""
+        place = self._place
+        if not credential_file.path_of(sealing_chain.CREDENTIAL, place.directory).exists():
+            if at_once:
+                raise RenewalError("this VPS has no chain of sealing keys: another key comes with a claim")
+            return record
+
+        def begin(at: float) -> None:
+            self._keep(replace(record, key_since=at))
+
+        keys = Keys(place.directory, place.control_socket, container_of(token), self._say, begin)
+        return replace(record, key_since=keys.turn(token, record.key_since, now, at_once=at_once))
 
     def _keep(self, record: Record) -> None:
         keep(record, self._place.directory)
 
     def _log_in(self) -> Token:
-        """Log in by the password in force, whichever of the two that may be."""
+        """Log in to the VPS's project."""
+        return self._scoped(*self._unscoped())
+
+    def _unscoped(self) -> tuple[str, Token]:
+        """Log in by the password in force, whichever of the two that may be, and return both."""
         for password in (self._mine.password, self._mine.next):
             if password is None:
                 continue
@@ -114,7 +159,7 @@ class Renewal:
                     time.sleep(REVOCATION_SECOND_S)  # it may have been a moment ago
                     self._mine = Held(self._mine.user_id, password)
                     held.write(self._mine, self._place.directory)
-                return self._scoped(password, found)
+                return password, found
         raise RenewalError(
             "Keystone refuses this machine's password: the user was disabled or deleted, or somebody else "
             "has set another one, which is an alarm: vps-secrets-deploy vps show says what was ordered"

@@ -9,7 +9,6 @@ Times are seconds since 1970, UTC, as Barbican tells them.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, TypeAlias
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from common.names import SecretName, Version
+    from common.sealing_key import Announced
 
 
 EXTERNAL: Final = "external"
@@ -27,8 +27,8 @@ EXTERNAL: Final = "external"
 
 
 def fingerprint(key: bytes) -> str:
-    """Return what tells a public key from another one, in marks: the beginning of its SHA-256."""
-    return hashlib.sha256(key).hexdigest()[:32]
+    """Return what tells a public key that says of no next one from others, in marks."""
+    return sealing_key.Announced(key).fingerprint
 
 
 NO_TARGETS: Final[Mapping[SecretName, Version]] = MappingProxyType({})
@@ -46,7 +46,7 @@ class Marks:
     sequence: int = 0
     """Its place among the versions of its name, where it is sealed (common/sealed.py); 0 where it is not."""
     key: str = ""
-    """To which key of the VPS it is sealed: :func:`fingerprint`; empty where it is not."""
+    """To which key of the VPS it is sealed: its fingerprint; empty where it is not."""
 
     @property
     def making(self) -> tuple[str, str, str]:
@@ -87,9 +87,13 @@ class Observed:
     consumers: frozenset[str] = frozenset()
 
     @property
-    def keys(self) -> frozenset[bytes]:
-        """The public keys that are registered in the container; there should be one (docs/deployment.md)."""
-        return frozenset(key for url in self.consumers if (key := sealing_key.key_of(url)))
+    def keys(self) -> frozenset[Announced]:
+        """The public keys that are registered in the container; there should be one (docs/deployment.md).
+
+        One that a registered key has said to come after it takes its place.
+        """
+        found = (sealing_key.announced_by(url) for url in self.consumers)
+        return sealing_key.in_force(frozenset(one for one in found if one is not None))
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,7 +37,6 @@ from deployer.core.model import (
     RemoveEntry,
     Rotation,
     Seal,
-    fingerprint,
 )
 
 if TYPE_CHECKING:
@@ -67,6 +66,10 @@ DECIDE: Final = (
 )
 GIVE_AGAIN: Final = (
     "is sealed to a key that the VPS has no more: give its value again (vps-secrets-deploy set)"
+)
+FORMER_KEY: Final = (
+    "is sealed to the former key of the VPS, which opens it and keeps that key for it: nothing is urgent. "
+    "vps-secrets-deploy set, or rotate, ends that"
 )
 DECIDE_ANEW: Final = (
     "is sealed to a key that the VPS has no more, and is not made anew by itself, since old data may depend "
@@ -123,7 +126,8 @@ def wrong_keys(desired: Desired, observed: Observed) -> str:
     """Return why nothing is made for the keys that are registered, or nothing: an alarm.
 
     A consumer is a claim by whoever has the credential of the VPS, which can take the former one away, too.
-    So another key counts only after the user was claimed again, for which an operator hands a password out.
+    So another key counts only after the user was claimed again, for which an operator hands a password out,
+    or where the key of the newest value has said that it comes after it. One of before does not come back.
     """
     if not (desired.sealed and desired.access and desired.present and observed.keys):
         return ""
@@ -131,8 +135,10 @@ def wrong_keys(desired: Desired, observed: Observed) -> str:
         return TWO_KEYS
     sealed = [made for made in observed.made if made.marks and made.marks.key]
     (key,) = observed.keys
-    known = not sealed or any(made.marks and made.marks.key == fingerprint(key) for made in sealed)
-    return "" if known or desired.claimed_at > max(made.created for made in sealed) else ANOTHER_KEY
+    if not sealed or desired.claimed_at > max(made.created for made in sealed):
+        return ""
+    _, _, last = max((made.marks.sequence, made.created, made.marks.key) for made in sealed if made.marks)
+    return "" if key.fingerprint == last or key.succeeds(last) else ANOTHER_KEY
 
 
 def after(
@@ -258,14 +264,16 @@ class _Planner:
         of_another: set[SecretName] = set()
         for wish in wishes:
             current = self._has.current(wish.name)
-            if current and current.marks and current.marks.key not in {"", fingerprint(key)}:
+            if current and current.marks and current.marks.key not in {"", key.fingerprint}:
                 if wish.may_make:
                     of_another.add(wish.name)
+                elif key.succeeds(current.marks.key):
+                    self._remarks[wish.name] = FORMER_KEY
                 else:
                     self._remarks[wish.name] = GIVE_AGAIN if wish.kind == EXTERNAL else DECIDE_ANEW
         if not of_another:
             return None
-        return Rotation(_id("key", self._desired.vps_id, group, fingerprint(key)), frozenset(of_another))
+        return Rotation(_id("key", self._desired.vps_id, group, key.fingerprint), frozenset(of_another))
 
     def _half_done(self, names: frozenset[SecretName], doubled: list[SecretName]) -> Rotation:
         newest = {name: self._has.live(name)[-1] for name in doubled}
@@ -308,8 +316,8 @@ class _Planner:
         ]
         sequence = max(int(self._now * 1000), *(number + 1 for number in before), 1)
         floor = sequence if order.compromised else min(before, default=0)
-        marks = replace(marks, sequence=sequence, key=fingerprint(key))
-        return Make(wish.name, marks, Seal(key, floor, wish.keep_previous_s))
+        marks = replace(marks, sequence=sequence, key=key.fingerprint)
+        return Make(wish.name, marks, Seal(key.key, floor, wish.keep_previous_s))
 
     def _idle_slot(self, wish: Wish) -> str:
         """Return the account of the third party that is idle now."""

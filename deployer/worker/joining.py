@@ -51,12 +51,11 @@ def without_former_keys(means: Means, row: VpsRow, observed: Observed) -> Observ
     joins = row.wanted == "present" and row.state == JOINING
     if not (joins and observed.container and observed.keys) or means.registrar.claimed(row.id):
         return observed
-    for key in sorted(observed.keys):
-        url = sealing_key.announcement_of(key)["URL"]
+    former = frozenset(url for url in observed.consumers if sealing_key.announced_by(url) is not None)
+    for url in sorted(former):
         means.barbican.delete_consumer(row.id, observed.container, url)
         LOG.info("%s: took the key of its former machine out of its container", row.id)
-    left = frozenset(url for url in observed.consumers if sealing_key.key_of(url) is None)
-    return replace(observed, consumers=left)
+    return replace(observed, consumers=observed.consumers - former)
 
 
 def is_late(c: Connection, now: float, vps_id: str) -> bool:

@@ -1,6 +1,6 @@
 """``vps-secrets-renew`` as it is, which may die at one of its steps, with the wall clock moved.
 
-    python -m lab.testbed.renewing DIRECTORY DIE_AFTER AHEAD
+    python -m lab.testbed.renewing DIRECTORY DIE_AFTER AHEAD [OPTION…]
 
 Its steps are each call that was answered, each file that was put in force, and the agent's reading: after
 the one numbered DIE_AFTER (0: none) it kills itself, as a power cut would. AHEAD seconds are added to what it
@@ -42,7 +42,7 @@ def main() -> int:
     counter = Steps(die_after)
     for owner, step in ((Line, "call"), (credential_file, "put"), (steps, "ask")):
         setattr(owner, step, counter.counted(getattr(owner, step)))
-    status = program.main(["--directory", directory])
+    status = program.main(["--directory", directory, *sys.argv[4:]])
     sys.stderr.write(f"{counter.taken}\n")
     return status
 

@@ -243,5 +243,5 @@ def test_the_key_is_announced_where_nobody_says_it(release: Cloud, tmp_path: Pat
     release.accounts.log_in_with(account.credential).post(f"{other.container_ref}/consumers", json=foreign)
     with Agent(lambda directory: release.configuration(other, directory, with_key)) as agent:
         agent.start().until_ready()
-        found = {url for url in listing(release, other).consumers if sealing_key.key_of(url)}
+        found = {url for url in listing(release, other).consumers if sealing_key.announced_by(url)}
         assert found == {foreign["URL"]}

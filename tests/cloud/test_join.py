@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 import tomllib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,7 +38,7 @@ THIEF = "a thief's own password, of many characters"
 FOREIGN_KEY = sealing_key.announcement_of(b"t" * sealing_key.KEY_BYTES)
 CHANGED = 3
 """The step with which the one-time password is worthless."""
-STEPS = 19
+STEPS = 20
 """Of a run that waits for nothing: ten calls of Keystone and more."""
 
 
@@ -115,9 +115,11 @@ class Machine:
         of_its_own = account.log_in_with(credential.id, secret.decode())
         private = credential_file.read(sealing_key.CREDENTIAL, etc)
         assert private is not None
-        public = sealing.public_of(sealing_key.decoded(private.decode().strip()) or b"")
+        mine_is = sealing_key.parse(private.decode().strip())
+        assert mine_is is not None
+        announced = replace(mine_is, key=sealing.public_of(mine_is.key))
         (consumer,) = Consumers(Line(), self.container).listed(of_its_own)
-        assert {"name": consumer.name, "URL": consumer.url} == sealing_key.announcement_of(public)
+        assert {"name": consumer.name, "URL": consumer.url} == announced.consumer
         assert configuration["fetch"]["acknowledge"] is True
         assert {path.name for path in self.directory.iterdir()} <= {"etc", "state", "agent", "drop-in"}
         assert list((self.directory / "state").iterdir()) == []

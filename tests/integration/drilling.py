@@ -214,7 +214,9 @@ class Joined:
             application_credential_id=configuration["keystone"]["application_credential_id"],
             application_credential_secret=self._held(credential_file.KEYSTONE_CREDENTIAL),
         )
-        self._private = sealing_key.decoded(self._held(sealing_key.CREDENTIAL).strip()) or b""
+        held = sealing_key.parse(self._held(sealing_key.CREDENTIAL).strip())
+        assert held is not None
+        self._private = held.key
         self._session = Session(auth=self._login, timeout=WAIT_S)
         self._token = str(self._session.get_token())
 

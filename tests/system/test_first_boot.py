@@ -30,6 +30,8 @@ THIEF = "a thief's own password, of many characters"
 SOON = "[Service]\nRestartSec=1\nExecStart=\nExecStart=/usr/bin/vps-secrets join --timeout 4\n"
 STATE = "/var/lib/vps-secrets-join"
 CLAIM = f"{STATE}/claim.json"
+CUT_AFTER = ("join", "claim", "key", "credential", "configuration", "serving")
+"""How the lines of its journal begin."""
 
 
 @pytest.fixture(scope="module")
@@ -180,10 +182,31 @@ def test_a_machine_that_was_made_anew(cloud_rootfs: Path, image: Path, site: Sit
         with Installed(cloud_rootfs, first_boot.attached(again.user_data), layer=image) as anew:
             anew.until_said(first_boot.HAS_IT, seconds=DEADLINE_S)
             anew.until(lambda: joined(anew), DEADLINE_S)
-            anew.until(lambda: shown(site, vps_id)["vps"]["state"] == "serving", DEADLINE_S)
+            anew.until(lambda: shown(site, vps_id)["vps"]["state"] == "listed", DEADLINE_S)
             assert anew.digest("JWT_SECRET") not in {"", before}
             assert anew.digest("ENCRYPTION_KEY") == ""  # sealed to the former machine: a person decides
+            remarks = [one["remark"] for one in shown(site, vps_id)["secrets"] if one["remark"]]
+            assert ["a key that the VPS has no more" in one for one in remarks] == [True]
             assert former.run("vps-secrets refresh", check=False).code != 0
             assert former.digest("JWT_SECRET") in {"", before}
     for claimed in (first, again):
         is_dead(claimed)
+
+
+@pytest.mark.parametrize(
+    "step",
+    ["let in", *(pytest.param(step, marks=pytest.mark.nightly) for step in CUT_AFTER)],
+    ids=lambda step: step.replace(" ", "-"),
+)
+def test_the_power_is_cut_while_it_joins(cloud_rootfs: Path, image: Path, site: Site, step: str) -> None:
+    """After each of its steps: the next boot goes on, by itself, to the first secret."""
+    claimed = first_boot.claimed(site, f"vps-cut-{step.replace(' ', '-')}-{cloud_rootfs.name}")
+    with Installed(cloud_rootfs, first_boot.attached(claimed.user_data), layer=image) as machine:
+        machine.until_said(f"{step} ", "--unit", JOIN, seconds=DEADLINE_S)
+        machine.cut_the_power()
+        machine.until(lambda: machine.digest("JWT_SECRET") != "", DEADLINE_S)
+        machine.until(lambda: joined(machine), DEADLINE_S)
+        assert machine.run(f"ls -A {STATE}").out == ""
+        words = list(forms(claimed.one_time_password.encode()))
+        assert having(machine.changes, *words) == []
+    is_dead(claimed)

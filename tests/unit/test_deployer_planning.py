@@ -18,6 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from common import sealing_key
 from common.names import SecretName, Version
+from common.sealing_key import Announced
 from deployer.core import planning
 from deployer.core.model import (
     Action,
@@ -500,6 +501,41 @@ def test_another_key_counts_after_a_claim_only() -> None:
         planned = planning.plan(desired, machine.observed(), machine.barbican.now)
         assert (planning.wrong_keys(desired, machine.observed()) == planning.ANOTHER_KEY) is wrong
         assert (planned.actions == ()) is wrong
+
+
+def test_the_next_key_of_a_vps_takes_its_values() -> None:
+    """The one that the former has said to come after it, and no other; and the former does not come back."""
+    machine = SealedReconciling()
+    machine.settle()
+    has, key, after = machine.observed(), b"a" * 32, b"b" * 32
+    second = Announced(after, b"n" * 32, key)
+    first = Announced(key, second.digest)
+
+    def made_for(one: Announced) -> frozenset[Made]:
+        return frozenset(
+            replace(made, marks=made.marks and replace(made.marks, key=one.fingerprint)) for made in has.made
+        )
+
+    def wrong(made: frozenset[Made], *announced: Announced) -> str:
+        consumers = frozenset(one.consumer["URL"] for one in announced)
+        return planning.wrong_keys(machine.desired(), replace(has, made=made, consumers=consumers))
+
+    before = made_for(first)
+    for good in ((first,), (second,), (first, second)):
+        assert wrong(before, *good) == ""
+    for thief in (Announced(b"t" * 32), Announced(b"t" * 32, former=key), Announced(key, b"t" * 32)):
+        assert wrong(before, thief) == planning.ANOTHER_KEY
+        assert wrong(before, first, thief) == planning.TWO_KEYS
+    assert wrong(before, Announced(after, b"t" * 32, key)) == planning.ANOTHER_KEY
+    newest = max(before, key=lambda made: made.marks.sequence if made.marks else 0)
+    assert newest.marks is not None
+    later = newest.marks.sequence + 1
+    sealed = replace(newest, marks=replace(newest.marks, key=second.fingerprint, sequence=later))
+    assert wrong(before - {newest} | {sealed}, second) == ""
+    assert wrong(before - {newest} | {sealed}, first) == planning.ANOTHER_KEY
+    seen = replace(has, made=before, consumers=frozenset({second.consumer["URL"]}))
+    actions = planning.plan(machine.desired(), seen, machine.barbican.now).actions
+    assert {one.seal.key for one in actions if isinstance(one, Make) and one.seal} == {after}
 
 
 def test_the_blueprint_says_how_long_the_former_one_is_served() -> None:

@@ -55,7 +55,7 @@ MAY_IMPORT: Final[dict[str, set[str]]] = {
     "agent.core": {"common"},
     "agent.config": {"common", "agent.core"},
     "agent.fetch": AGENT | {"common.sealing"},
-    "agent.identity": AGENT | {"agent.fetch"},
+    "agent.identity": AGENT | {"agent.fetch", "common.sealing"},
     "agent.serve.host": AGENT,
     "agent.serve.http": AGENT | {"agent.serve.host"},
     "agent.serve.store": AGENT | {"agent.serve.host"},

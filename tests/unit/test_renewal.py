@@ -101,3 +101,15 @@ def test_fetch_logs_in_with_the_id_of_the_file(tmp_path: Path, content: str | No
     (method,) = prepared.plugin.auth_methods
     assert method.application_credential_id == credential
     assert method.application_credential_secret == "secret"
+
+
+def test_the_password_is_tried_once_a_day() -> None:
+    """More often where it was wrong, and where nobody knows when."""
+    for tried, problem, checked in (
+        (None, "", False),
+        (1e9, "", True),
+        (1e9 - renewal.CHECK_S, "", False),
+        (1e9 + 1.0, "", False),  # the clock was set back
+        (1e9, "refused", False),
+    ):
+        assert renewal.is_checked(Record(tried=tried, problem=problem), 1e9) is checked

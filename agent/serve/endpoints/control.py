@@ -152,7 +152,14 @@ class ControlDoor:
             "failure": _failure(health.failure),
             "beacon": _beacon(state),
             "acknowledged": _acknowledged(state),
-            "secrets": [describe(state, s) | {"previous": s.facts.name in previous} for s in secrets],
+            "secrets": [
+                describe(state, s)
+                | {
+                    "previous": s.facts.name in previous,
+                    "openedBy": s.facts.seal.key if s.facts.seal else None,
+                }
+                for s in secrets
+            ],
             "pending": sorted(freshness.pending(state)),
             "foreign": list(health.rejected),
             "grants": [str(grant) for grant in state.grants],
