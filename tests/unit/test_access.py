@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.core.access import Grant, Peer, decide, explain
+from agent.core.access import Grant, NoId, Peer, decide, explain, readers
 from common.names import SecretName
 
 APP = Peer(pid=10, uid=1000, gid=1000, groups=frozenset({1000, 44}), unit="recruitiq.service")
@@ -51,6 +51,21 @@ def test_everything_that_is_given_must_match() -> None:
     assert explain(APP, NAME, (grant,)) == [
         "grant 1 (user app, unit other.service: JWT_*): no, it is for unit other.service"
     ]
+
+
+def test_readers_are_compared_by_number() -> None:
+    """Of grants that cover the name; a rule for nobody, or for an account that has no id, has none."""
+    grants = (
+        Grant(0, ("JWT_*",), user="app", uid=1000, unit="one.service"),
+        Grant(1, ("*",), group="video", gid=44),
+        Grant(2, ("OTHER",), user="root", uid=0),
+        Grant(3, ("*",)),
+        Grant(4, ("*",), user="ghost"),
+        Grant(5, ("*",), user="late", uid=NoId.UNKNOWN, unit="two.service"),
+    )
+    assert readers(NAME, grants) == {"uid=1000 unit=one.service", "gid=44"}
+    renamed = Grant(7, ("*",), group="film", gid=44)
+    assert readers(NAME, (renamed,)) <= readers(NAME, grants), "who they are counts, not their name"
 
 
 @given(

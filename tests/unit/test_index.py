@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.core.secret import NO_REMARKS, Seal, SecretMetadata
-from agent.serve.host.fdstore import DescriptorStore, inherit
+from agent.serve.host.fdstore import PROBE, DescriptorStore, inherit
 from agent.serve.store import index, memory_file
 from agent.serve.store.handover import Handover
 from agent.serve.store.memory_file import AdoptionError, MemoryFile, Moments
@@ -187,6 +187,16 @@ def test_a_file_of_another_program_is_refused() -> None:
     fcntl.fcntl(fd, fcntl.F_ADD_SEALS, memory_file._SEALS)
     with pytest.raises(AdoptionError, match="not a file of this agent"):
         MemoryFile.adopt(fd)
+
+
+def test_what_only_asked_whether_anything_is_kept_is_dropped() -> None:
+    """A process that was killed while it asked leaves it: no fault, and no descriptor."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    adopted = Handover(DescriptorStore(), OWNER).adopt([(PROBE, writer)])
+    assert (adopted.snapshot, adopted.token, adopted.refused) == (None, None, ())
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(writer)
 
 
 def test_the_size_of_a_file_can_not_change(monkeypatch: pytest.MonkeyPatch) -> None:

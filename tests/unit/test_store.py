@@ -299,3 +299,23 @@ def test_a_version_says_how_long_the_one_before_it_is_served() -> None:
     assert store.snapshot is not None
     ((former, until),) = store.snapshot.previous.values()
     assert (former.reveal(), until) == (b"1", 3601.0)
+
+
+def test_names_that_other_grants_cover_get_a_generation() -> None:
+    """And whoever waits is woken; a name that is not there is none, and without one nothing changes."""
+    store = Store()
+    store.note_readable((A,))
+    assert store.changed == {}, "nothing is held"
+    _publish(store, {A: "1", B: "2"})
+    before, waiting = store.snapshot, store.next_publication()
+    assert before is not None
+    store.note_readable((SecretName("GONE"),))
+    store.note_readable(())
+    assert (store.snapshot, waiting.is_set()) == (before, False)
+    store.note_readable((B, SecretName("GONE")))
+    assert store.snapshot is not None
+    assert waiting.is_set()
+    assert store.snapshot.generation > before.generation
+    assert store.changed == {A: before.generation, B: store.snapshot.generation}
+    assert _values(store) == {A: b"1", B: b"2"}
+    store.close()
