@@ -6,9 +6,9 @@ They are of 100 VPSs with seven secrets each over five weeks, as journalctl prin
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
+import tempfile
 import time
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -72,20 +72,36 @@ def _rest(vps: int, secret: int) -> bytes:
     return json.dumps(entry)[1:].encode() + b"\n"
 
 
+MEASURE: Final = """
+import resource, subprocess, sys
+status = subprocess.run(sys.argv[1:]).returncode
+used = resource.getrusage(resource.RUSAGE_CHILDREN)
+print(used.ru_utime + used.ru_stime, used.ru_maxrss, file=sys.stderr)
+sys.exit(status)
+"""
+"""Runs a command and measures it, from a small process: its most memory counts that of whoever forks it."""
+
+
 def cost(number: int, socket: Path, *options: str) -> Cost:
     """Make a report of so many records."""
-    command = [PYTHON, "-m", "deployer.cli", "report", "--socket", str(socket), *options]
-    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as made:
+    report = [PYTHON, "-m", "deployer.cli", "report", "--socket", str(socket), *options]
+    command = [PYTHON, "-c", MEASURE, *report]
+    with (
+        tempfile.TemporaryFile() as errors,
+        subprocess.Popen(
+            command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors
+        ) as made,
+    ):
         assert made.stdin is not None
         assert made.stdout is not None
         with made.stdin:
             for some in records(number, time.time()):
                 made.stdin.write(some)
         page = made.stdout.read().decode()
-        _, status, used = os.wait4(made.pid, 0)
-        made.returncode = os.waitstatus_to_exitcode(status)
-    assert made.returncode == 0
-    return Cost(used.ru_utime + used.ru_stime, used.ru_maxrss / 1024, page)
+        assert made.wait() == 0
+        errors.seek(0)
+        cpu_s, kilobytes = errors.read().split()[-2:]
+    return Cost(float(cpu_s), int(kilobytes) / 1024, page)
 
 
 if __name__ == "__main__":
