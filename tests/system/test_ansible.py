@@ -11,6 +11,8 @@ import shutil
 import subprocess
 from typing import TYPE_CHECKING, Final
 
+import pytest
+
 from agent import __version__
 from tests.system.installed import ROOT
 from tests.system.test_repository import AFTER, PACKAGE, repository
@@ -47,6 +49,8 @@ exec chroot {place}/root env -i HOME=/root PATH=/usr/sbin:/usr/bin:/sbin:/bin LC
 """
 
 
+@pytest.mark.nightly
+@pytest.mark.timeout(1800)
 def test_the_role_installs_upgrades_and_goes_back(
     repository: tuple[Repository, str], rootfs: Path, tmp_path: Path
 ) -> None:

@@ -193,7 +193,9 @@ def test_links_lead_somewhere(document: Path) -> None:
         if "://" in target or target.startswith("mailto:"):
             continue
         path = (document.parent / target) if target else document
-        if not path.exists():
+        inside = ROOT / "docs"  # the packages have this folder only
+        leaves = document.is_relative_to(inside) and not path.resolve().is_relative_to(inside)
+        if not path.exists() or leaves:
             missing.append(link)
         elif wanted:
             headings = re.findall(r"^#+ (.*)$", path.read_text(), re.MULTILINE)
