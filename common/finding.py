@@ -15,6 +15,20 @@ WARNING: Final = "warning"
 FAILURE: Final = "failure"
 _SIGNS: Final = {OK: "ok     ", WARNING: "warning", FAILURE: "FAILURE"}
 _MOST: Final = 4000
+RESTRICTED: Final = {
+    "NoNewPrivileges": "yes",
+    "ProtectSystem": "strict",
+    "ProtectHome": "yes",
+    "PrivateDevices": "yes",
+    "MemoryDenyWriteExecute": "yes",
+    "RestrictRealtime": "yes",
+    "LockPersonality": "yes",
+    "CapabilityBoundingSet": "",
+    "AmbientCapabilities": "",
+    "MemorySwapMax": "0",
+    "LimitCORE": "0",
+}
+"""What systemd says of each unit that a doctor looks at, by property (systemd.exec(5))."""
 
 
 class Finding(NamedTuple):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from agent.cli import setup_machine
 from agent.identity import ciphertext, credential_file
-from common.finding import FAILURE, OK, WARNING, Finding
+from common.finding import FAILURE, OK, RESTRICTED, WARNING, Finding
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,23 +18,10 @@ if TYPE_CHECKING:
     from agent.config.model import Config
 
 _ANYBODY: Final = 0o007
-_BOTH: Final = {
-    "NoNewPrivileges": "yes",
-    "ProtectSystem": "strict",
-    "ProtectHome": "yes",
-    "PrivateDevices": "yes",
-    "MemoryDenyWriteExecute": "yes",
-    "RestrictRealtime": "yes",
-    "LockPersonality": "yes",
-    "CapabilityBoundingSet": "",
-    "AmbientCapabilities": "",
-    "MemorySwapMax": "0",
-    "LimitCORE": "0",
-}
 SHIPPED: Final = {
-    "vps-secrets-agent.service": _BOTH
+    "vps-secrets-agent.service": RESTRICTED
     | {"User": "vps-secrets", "PrivateNetwork": "yes", "RestrictAddressFamilies": "AF_UNIX"},
-    "vps-secrets-fetch@doctor.service": _BOTH | {"User": "vps-secrets-fetch"},
+    "vps-secrets-fetch@doctor.service": RESTRICTED | {"User": "vps-secrets-fetch"},
 }
 """What systemd must say of the units: what a drop-in could take away unnoticed."""
 

@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from common.finding import FAILURE, OK, WARNING, Finding
+from common.finding import FAILURE, OK, RESTRICTED, WARNING, Finding
 from deployer.config.model import BackupKind
 
 if TYPE_CHECKING:
@@ -29,26 +29,13 @@ ALWAYS: Final = (
 NOW_AND_THEN: Final = (f"{NAME}-backup@due.service", f"{NAME}-backup@prove.service", f"{NAME}-report.service")
 LOW, LEAST = 0.10, 0.02
 """Of a disk: what is left is a warning, a failure."""
-_COMMON: Final = {
-    "NoNewPrivileges": "yes",
-    "ProtectSystem": "strict",
-    "ProtectHome": "yes",
-    "PrivateDevices": "yes",
-    "MemoryDenyWriteExecute": "yes",
-    "RestrictRealtime": "yes",
-    "LockPersonality": "yes",
-    "CapabilityBoundingSet": "",
-    "AmbientCapabilities": "",
-    "MemorySwapMax": "0",
-    "LimitCORE": "0",
-}
 SHIPPED: Final = {
-    f"{NAME}-api.service": _COMMON | {"User": "vps-secrets-api", "PrivateNetwork": "yes"},
-    f"{NAME}-worker.service": _COMMON | {"User": "vps-secrets-worker"},
-    f"{NAME}-backup@doctor.service": _COMMON | {"User": "vps-secrets-backup"},
-    f"{NAME}-hook@doctor.service": _COMMON | {"User": "vps-secrets-hook"},
-    "vps-secrets-registrar@doctor.service": _COMMON | {"User": "vps-secrets-registrar"},
-    f"{NAME}-report.service": _COMMON | {"User": "vps-secrets-report"},
+    f"{NAME}-api.service": RESTRICTED | {"User": "vps-secrets-api", "PrivateNetwork": "yes"},
+    f"{NAME}-worker.service": RESTRICTED | {"User": "vps-secrets-worker"},
+    f"{NAME}-backup@doctor.service": RESTRICTED | {"User": "vps-secrets-backup"},
+    f"{NAME}-hook@doctor.service": RESTRICTED | {"User": "vps-secrets-hook"},
+    "vps-secrets-registrar@doctor.service": RESTRICTED | {"User": "vps-secrets-registrar"},
+    f"{NAME}-report.service": RESTRICTED | {"User": "vps-secrets-report"},
 }
 """What systemd must say of the units: what a drop-in could take away unnoticed."""
 
