@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from agent.identity.errors import FORBIDDEN, UNAUTHORIZED, IdentityError, refused
+from agent.identity.errors import UNAUTHORIZED, IdentityError, refused
 from common import untrusted_json
+from common.http_status import FORBIDDEN
 from common.untrusted_json import MalformedError
 
 if TYPE_CHECKING:

@@ -8,6 +8,7 @@ those of requests hold requests.
 from __future__ import annotations
 
 import http.client
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -20,6 +21,7 @@ from agent.fetch.connections import RacedAdapter, UnusableBodyError, whole_body
 from agent.fetch.tunnel import STRAIGHT, Way
 from agent.identity.errors import IdentityError, refused
 from common import untrusted_json
+from common.http_status import FORBIDDEN, FORBIDDEN_AGAIN, FORBIDDEN_PAUSE_S
 from common.untrusted_json import MalformedError
 
 if TYPE_CHECKING:
@@ -87,6 +89,7 @@ class Line:
     ) -> Answer:
         """Make one call and return its answer. ``step`` says what it is for, ``statuses`` are those promised.
 
+        A 403 that is none of them is asked again twice: Keystone answers it by mistake, too (ADR 51).
         ``subject`` is the token that the call is about, ``service`` one of a service that calls for somebody.
 
         Raises:
@@ -94,20 +97,27 @@ class Line:
         """
         tokens = {"X-Auth-Token": token, "X-Subject-Token": subject, "X-Service-Token": service}
         headers = {"Accept": "application/json"} | {name: text for name, text in tokens.items() if text}
+        answer = self._once(method, url, step, json, headers)
+        for _ in range(FORBIDDEN_AGAIN):
+            if answer.status != FORBIDDEN or FORBIDDEN in statuses:
+                break
+            time.sleep(FORBIDDEN_PAUSE_S)
+            answer = self._once(method, url, step, json, headers)
+        if answer.status not in statuses:
+            raise refused(step, answer.status)
+        return answer
+
+    def _once(self, method: str, url: str, step: str, json: object, headers: Mapping[str, str]) -> Answer:
         options: dict[str, Any] = {"timeout": (CONNECT_S, SILENCE_S), "verify": self._verify}
-        reason = ""
         try:
             with self._session.request(
                 method, url, json=json, headers=headers, stream=True, allow_redirects=False, **options
             ) as response:
                 # an answer without content has no length (RFC 9110, 8.6)
                 body = b"" if response.status_code == NO_CONTENT else whole_body(response)
+                return Answer(step, response.status_code, response.headers, body)
         except _LIBRARY_ERRORS as error:
             reason = classify.network(error, step, Step.KEYSTONE, CA_KEY).advice
         except UnusableBodyError as error:
             reason = str(error)
-        if reason:
-            raise IdentityError(step, reason, retriable=True)
-        if response.status_code not in statuses:
-            raise refused(step, response.status_code)
-        return Answer(step, response.status_code, response.headers, body)
+        raise IdentityError(step, reason, retriable=True)

@@ -5,15 +5,14 @@ from __future__ import annotations
 from typing import Final
 
 from common.errors import VpsSecretsError
-from common.http_status import SERVER_ERROR, may_pass
+from common.http_status import FORBIDDEN, SERVER_ERROR, may_pass
 
 UNAUTHORIZED: Final = 401
-FORBIDDEN: Final = 403
 CONFLICT: Final = 409
 _WORDS: Final = {
     400: "it does not take the request",
     401: "the login is refused, or not valid any more",
-    403: "the account may not do this",
+    FORBIDDEN: "the account may not do this",
     404: "it is not there",
     409: "it is there already",
     429: "too many calls",

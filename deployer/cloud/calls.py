@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import socket
 import ssl
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,6 +18,7 @@ import requests
 from keystoneauth1 import exceptions as keystone_errors
 
 from common import untrusted_json
+from common.http_status import FORBIDDEN, FORBIDDEN_AGAIN, FORBIDDEN_PAUSE_S
 from common.untrusted_json import MalformedError
 from deployer.cloud.errors import CloudError, ForeignError, refused
 
@@ -69,36 +71,46 @@ def call(
     """Make one call and return its answer.
 
     ``step`` says what it is for, ``statuses`` are those that are promised, ``request`` is for requests:
-    ``json``, ``data``, ``params``, ``headers``, ``authenticated``.
+    ``json``, ``data``, ``params``, ``headers``, ``authenticated``. A 403 that is none of those statuses is
+    asked again twice: Keystone answers it by mistake, too (ADR 51).
 
     Raises:
         CloudError: another status, an answer longer than ``most`` bytes, or none.
     """
     headers = {"Accept": "application/json", "Accept-Encoding": "identity"} | request.pop("headers", {})
+    request = {"timeout": TIMEOUT_S, "headers": headers} | request
+    answer, body = _once(session, method, url, step, most=most, **request)
+    for _ in range(FORBIDDEN_AGAIN):
+        if answer.status != FORBIDDEN or FORBIDDEN in statuses or not _repeatable(request.get("data")):
+            break
+        time.sleep(FORBIDDEN_PAUSE_S)
+        answer, body = _once(session, method, url, step, most=most, **request)
+    if answer.status not in statuses:
+        raise refused(step, answer.status)
+    if body is None:
+        reason = f"the answer is longer than {most} bytes, or compressed"
+        raise CloudError(step, reason, status=answer.status, retriable=True)
+    return answer
+
+
+def _repeatable(data: object) -> bool:
+    """Return whether a request's content is still there after it was sent once: a stream is not."""
+    return data is None or isinstance(data, str | bytes)
+
+
+def _once(
+    session: Session, method: str, url: str, step: str, *, most: int, **request: Any
+) -> tuple[Answer, bytes | None]:
+    """Make one call; return its answer, and its body or None where that can't be used."""
     try:
         response = session.request(
-            url,
-            method,
-            headers=headers,
-            log=False,
-            raise_exc=False,
-            redirect=False,
-            stream=True,
-            **{"timeout": TIMEOUT_S} | request,
+            url, method, log=False, raise_exc=False, redirect=False, stream=True, **request
         )
         with response:
             body = _read(response, most)
-        answer = Answer(step, response.status_code, response.headers, body or b"")
+        return Answer(step, response.status_code, response.headers, body or b""), body
     except _FOREIGN as error:
         problem = _translated(step, error)
-    else:
-        if answer.status not in statuses:
-            problem = refused(step, answer.status)
-        elif body is None:
-            reason = f"the answer is longer than {most} bytes, or compressed"
-            problem = CloudError(step, reason, status=answer.status, retriable=True)
-        else:
-            return answer
     raise problem
 
 

@@ -15,6 +15,7 @@ import threading
 import time
 import tomllib
 from dataclasses import dataclass, field, replace
+from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[2]
 DEADLINE_S = 180.0
 LOOKS_EVERY_S = 0.3
+TRIES = 5
 THIEF = "a thief's own password, of many characters"
 FOREIGN_KEY = sealing_key.announcement_of(b"t" * sealing_key.KEY_BYTES)
 CHANGED = 3
@@ -43,14 +45,22 @@ STEPS = 20
 
 
 def asked(registrar: Registrar, target: str, method: str = "POST") -> dict[str, Any]:
-    """Ask the registrar for something that it does."""
+    """Ask the registrar for something that it does; again when the cloud fails, as the worker does."""
+    for _ in range(TRIES):
+        status, content = answered(registrar, target, method)
+        if status != HTTPStatus.BAD_GATEWAY:
+            break
+    assert status == HTTPStatus.OK, content
+    return content
+
+
+def answered(registrar: Registrar, target: str, method: str = "POST") -> tuple[int, dict[str, Any]]:
+    """Ask the registrar; return status and content."""
     connection = UnixConnection(registrar.socket, DEADLINE_S)
     with contextlib.closing(connection):
         connection.request(method, target)
         answer = connection.getresponse()
-        content: dict[str, Any] = json.loads(answer.read())
-    assert answer.status == 200, content
-    return content
+        return answer.status, json.loads(answer.read())
 
 
 @dataclass
@@ -88,8 +98,9 @@ class Machine:
                 looking.join()
 
     def _look(self, ended: threading.Event) -> None:
+        """Look as the deployer's worker does: after a failure of the cloud it looks again."""
         while not ended.wait(LOOKS_EVERY_S):
-            asked(self.registrar, f"/vps/{self.vps_id}/observe")
+            answered(self.registrar, f"/vps/{self.vps_id}/observe")
 
     @property
     def account(self) -> Account:
