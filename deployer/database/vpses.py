@@ -209,9 +209,14 @@ def claim_some_due(c: Connection, now: float, owner: str, lease_s: float, limit:
 
 
 def until_due(c: Connection, now: float) -> float | None:
-    """Return in how many seconds the next VPS is due that is not due yet; None where there is none."""
-    at = c.execute(select(func.min(vps.c.next_look)).where(vps.c.next_look > now)).scalar_one()
-    return None if at is None else float(at) - now
+    """Return in how many seconds a VPS can be taken: 0 for one that became due just now; None for no VPS.
+
+    One that somebody looks at can be when the lease runs out.
+    """
+    later = select(func.min(vps.c.next_look)).where(vps.c.next_look > now)
+    due = select(func.min(vps.c.lease_until)).where(vps.c.next_look <= now)
+    moments = [at for query in (later, due) if (at := c.execute(query).scalar_one()) is not None]
+    return max(0.0, min(moments) - now) if moments else None
 
 
 def claim(c: Connection, now: float, vps_id: str, owner: str, lease_s: float) -> VpsRow | None:

@@ -483,10 +483,19 @@ def test_what_is_due_soon_does_not_wait_for_the_next_sweep(bench: Bench) -> None
     """A machine that joins is looked at each five seconds, though there is a sweep only once an hour."""
     worker = Worker(bench.means, 2, 3600.0)
     looked_at = bench.row().looked_at or 0.0
-    for pause, idle in ((7200.0, 3600.0), (0.1, 1.0), (3.0, 3.0)):
+    # -5: it became due since it was looked for; with a lease somebody looks at it
+    for pause, lease, idle in (
+        (7200.0, 0.0, 3600.0),
+        (60.0, 0.0, 60.0),
+        (-5.0, 0.0, 1.0),
+        (-5.0, 90.0, 90.0),
+        (0.1, 0.0, 1.0),
+        (3.0, 0.0, 3.0),
+    ):
         with bench.database.write() as c:
-            c.execute(update(schema.vps).values(next_look=time.time() + pause))
-        assert worker.idle_s() == pytest.approx(idle, abs=1.0)
+            now = time.time()
+            c.execute(update(schema.vps).values(next_look=now + pause, lease_until=now + lease))
+        assert worker.idle_s() == pytest.approx(idle, abs=2.0)
     worker.start()
     try:
         until(lambda: (bench.row().looked_at or 0.0) > looked_at)
