@@ -41,7 +41,11 @@ PAGES: Final = {
     "checks": "/checks",
     "problem": "/vps/absent",
 }
-SHAPES: Final = [(width, scheme) for width in (360, 1920) for scheme in ("light", "dark")]
+SHAPES: Final = [
+    (360, "dark"),
+    (1920, "light"),
+    *(pytest.param(*shape, marks=pytest.mark.nightly) for shape in ((360, "light"), (1920, "dark"))),
+]
 HEIGHTS: Final = {360: 800, 1920: 1080}
 
 

@@ -43,15 +43,21 @@ def url(server: Postgresql) -> str:
 @pytest.mark.parametrize(
     "case",
     [
-        cases.test_a_portal_asks_for_a_vps_and_waits_for_the_operation,
-        cases.test_the_same_key_is_the_same_operation,
+        # what waits for locks, and what reads most of the tables
         cases.test_many_at_once_under_one_key,
-        cases.test_a_rotation_by_hand,
-        cases.test_a_rollback_lists_the_former_versions,
-        cases.test_access_is_taken_away_given_back_and_ended,
         cases.test_many_rotate_in_waves_over_a_restart,
-        cases.test_figures_for_people_and_prometheus,
         cases.test_pages_of_lists,
+        *(
+            pytest.param(case, marks=pytest.mark.nightly)
+            for case in (
+                cases.test_a_portal_asks_for_a_vps_and_waits_for_the_operation,
+                cases.test_the_same_key_is_the_same_operation,
+                cases.test_a_rotation_by_hand,
+                cases.test_a_rollback_lists_the_former_versions,
+                cases.test_access_is_taken_away_given_back_and_ended,
+                cases.test_figures_for_people_and_prometheus,
+            )
+        ),
     ],
     ids=lambda case: case.__name__[5:],
 )

@@ -200,8 +200,22 @@ def lost(handler: Handler) -> None:
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("fault", [broken, undone, lost])
-@pytest.mark.parametrize("reason", ["ordered", "compromised"])
+@pytest.mark.parametrize(
+    ("reason", "fault"),
+    [
+        ("ordered", lost),
+        ("compromised", undone),
+        *(
+            pytest.param(*one, marks=pytest.mark.nightly)
+            for one in (
+                ("ordered", broken),
+                ("ordered", undone),
+                ("compromised", broken),
+                ("compromised", lost),
+            )
+        ),
+    ],
+)
 def test_any_call_of_a_rotation_may_fail(bench: Bench, fault: Callable[[Handler], None], reason: str) -> None:
     """The next look finishes it: listed once, nobody else's, removed only after its successor is there."""
     for calls in range(1, 100):
@@ -373,6 +387,7 @@ def test_a_worker_that_has_lost_its_lease_gives_a_third_party_nothing(bench: Ben
     assert bench.listed() == before
 
 
+@pytest.mark.nightly
 def test_a_hundred_secrets(bench: Bench) -> None:
     """As many as a VPS can have are made and listed, with a lease that is shorter than the look."""
     many = "".join(f'[NAME_{n:03}]\nkind = "random"\nrotate = "30d"\n' for n in range(100))

@@ -16,6 +16,29 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ROOT = Path(__file__).parents[2]
+ON_BOTH = {"test_deployer.py", "test_package.py", "test_readme.py"}
+"""Files that scripts/test-system tries on Debian 12 and 13 each time."""
+ON_BOOKWORM = {
+    "test_audit.py",
+    "test_disk.py",
+    "test_doctor.py",
+    "test_doors.py",
+    "test_faults.py",
+    "test_renewal.py",
+    "test_sandbox.py",
+    "test_setup.py",
+}
+"""Of the others, what it tries on Debian 12, and the rest on 13; at night each goes to the other one too."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave one of both Debians to the night: a boot is most of what a test takes."""
+    for item in items:
+        debian = item.callspec.params.get("rootfs") if hasattr(item, "callspec") else None
+        if debian is None or item.path.parent != Path(__file__).parent or item.path.name in ON_BOTH:
+            continue
+        if (debian == "bookworm") is not (item.path.name in ON_BOOKWORM):
+            item.add_marker(pytest.mark.nightly)
 
 
 @pytest.fixture(scope="session", params=["bookworm", "trixie"])
