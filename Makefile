@@ -38,5 +38,5 @@ deb-check: ## the package: same bytes twice, lintian, units, piuparts; needs roo
 	@scripts/deb-check
 test-system: ## the package on booted Debian 12 and 13; needs root
 	@scripts/test-system
-test-qemu: ## the package on Debian's own kernels; needs root
+test-qemu: ## the package on Debian 13's own kernel; needs root
 	@scripts/test-qemu

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture(scope="session", params=["bookworm", "trixie"])
+@pytest.fixture(scope="session", params=[pytest.param("bookworm", marks=pytest.mark.nightly), "trixie"])
 def debian(request: pytest.FixtureRequest) -> str:
     """Which Debian it is."""
     name: str = request.param

@@ -72,10 +72,12 @@ def test_what_one_script_leaves_out_the_other_runs(first: str, marks: dict[str, 
         assert f"make {name}\n" in (ROOT / ".ci/run").read_text()
 
 
-def test_one_run_of_ci_says_all_that_is_wrong(tmp_path: Path) -> None:
-    """A step that fails keeps none from running, and is named at the end."""
+def run_of_ci(tmp_path: Path, former: str = "", new: str = "") -> subprocess.CompletedProcess[str]:
+    """Run .ci/run, with a text in it replaced, beside programs that write what was to be done to ``ran``."""
+    script = (ROOT / ".ci/run").read_text()
+    assert former in script
     for name, text in {
-        ".ci/run": (ROOT / ".ci/run").read_text(),
+        ".ci/run": script.replace(former, new, 1),
         "bin/apt-get": "#!/bin/sh\n",
         "bin/make": "#!/bin/sh\necho $1 >>ran\n[ $1 != test ] && [ $1 != deb-check ]\n",
         "scripts/rootfs": "#!/bin/sh\n",
@@ -86,13 +88,28 @@ def test_one_run_of_ci_says_all_that_is_wrong(tmp_path: Path) -> None:
         path.write_text(text)
         path.chmod(0o755)
     environ = os.environ | {"PATH": f"{tmp_path}/bin:{os.environ['PATH']}"}
-    run = subprocess.run([tmp_path / ".ci/run"], env=environ, capture_output=True, text=True, check=False)
+    return subprocess.run([tmp_path / ".ci/run"], env=environ, capture_output=True, text=True, check=False)
+
+
+def test_one_run_of_ci_says_all_that_is_wrong(tmp_path: Path) -> None:
+    """A step that fails keeps none from running, and is named at the end."""
+    run = run_of_ci(tmp_path)
     ran = (tmp_path / "ran").read_text().split()
     assert sorted(ran) == ["deb-check", "test", "test-long", "test-qemu", "test-system"]
     assert run.stderr.splitlines() == ["ci: failed: make test", "ci: failed: make deb-check, the rest of it"]
     table = run.stdout.partition("ci: minutes of each step\n")[2]
-    assert re.search(r"make test, failed with status 1\n.* make test-long\n", table)
+    assert re.search(r"make test, failed with status 1\n.* tools\n", table)
     assert run.returncode == 1
+
+
+def test_what_ci_leaves_out_on_a_slow_machine_is_named(tmp_path: Path) -> None:
+    """After an hour nothing begins, and nothing is left out in silence."""
+    run = run_of_ci(tmp_path, "LATEST=3600", "LATEST=3600 SECONDS=3601")
+    assert run.returncode == 0
+    assert not (tmp_path / "ran").exists()
+    assert run.stdout.count("LEFT OUT, not tried: an hour is over") == run.stdout.count("\n") - 2 > 8
+    for name in ("make test", "make test-long", "make test-system", "make test-qemu"):
+        assert f"{name}: LEFT OUT" in run.stdout
 
 
 ONCE = """
