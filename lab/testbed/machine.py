@@ -254,14 +254,14 @@ class Machine:
         lines = (str(entry.get("MESSAGE")) for entry in self.journal(*matches))
         return "\n".join(line for line in lines if "loopback network device" not in line)
 
-    def until(self, condition: Callable[[], bool], seconds: float = 120.0) -> None:
+    def until(self, condition: Callable[[], bool], seconds: float = 240.0) -> None:
         """Wait for a condition; fail, with the journal's end, where it does not come true."""
         end = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < end, f"waited {seconds} s in vain:\n{self.messages('--lines=40')}"
             time.sleep(0.05)
 
-    def until_said(self, words: str, *matches: str, seconds: float = 120.0) -> None:
+    def until_said(self, words: str, *matches: str, seconds: float = 240.0) -> None:
         """Wait until the journal holds these words."""
         self.until(lambda: words in self.messages(*matches), seconds)
 

@@ -16,10 +16,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ROOT = Path(__file__).parents[2]
-ON_BOTH = {"test_deployer.py", "test_package.py", "test_readme.py"}
+ON_BOTH = {"test_package.py", "test_readme.py"}
 """Files that scripts/test-system tries on Debian 12 and 13 each time."""
 ON_BOOKWORM = {
     "test_audit.py",
+    "test_deployer.py",
     "test_disk.py",
     "test_doctor.py",
     "test_doors.py",

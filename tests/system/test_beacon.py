@@ -42,8 +42,8 @@ def state(machine: Installed) -> str:
 def until_watched(machine: Installed, nginx: Nginx) -> str:
     """Wait until one process looks again and again; return its unit."""
     looks = nginx.log.read_text().count(" 304 ")
-    machine.until(lambda: nginx.log.read_text().count(" 304 ") >= looks + 3, 60)
-    machine.until(lambda: state(machine) == "watching" and len(instances(machine)) == 1, 60)
+    machine.until(lambda: nginx.log.read_text().count(" 304 ") >= looks + 3)
+    machine.until(lambda: state(machine) == "watching" and len(instances(machine)) == 1)
     return instances(machine)[0]
 
 
@@ -63,19 +63,19 @@ def test_a_touch_is_noticed(own: Installed, nginx: Nginx) -> None:
     value = b"canary-7d1e40-rotated"
     own.cloud.deployment.rotate(own.vps, {"JWT_SECRET": value})
     touch_file(nginx.file)
-    own.until(lambda: own.reads("JWT_SECRET", value), 60)
+    own.until(lambda: own.reads("JWT_SECRET", value))
     assert own.status()["beacon"]["events"]["change"] == 1
 
     watcher = until_watched(own, nginx)
     own.run(f"systemctl kill --signal=KILL {watcher}")
-    own.until_said("nothing that is served depends on it", "--unit", AGENT, seconds=60)
-    own.until_said("the beacon is seen again", "--unit", AGENT, seconds=60)
+    own.until_said("nothing that is served depends on it", "--unit", AGENT)
+    own.until_said("the beacon is seen again", "--unit", AGENT)
     before = until_watched(own, nginx)
     own.kill()
-    own.until(lambda: before not in instances(own), 60)
+    own.until(lambda: before not in instances(own))
     until_watched(own, nginx)
     own.run(f"systemctl stop vps-secrets-app.socket vps-secrets-control.socket {AGENT}")
-    own.until(lambda: instances(own) == [], 60)
+    own.until(lambda: instances(own) == [])
     told = own.messages("--unit", AGENT, "--unit", "vps-secrets-fetch@*")
     assert "Traceback" not in told
     assert own.run("systemctl --failed --no-legend").out == ""

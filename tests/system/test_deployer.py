@@ -173,7 +173,7 @@ class Portal:
     def until(self, condition: Callable[[], bool]) -> None:
         """Wait for what the deployer does; where it does not come true, tell what the deployer says of it."""
         try:
-            self._machine.until(condition, 120)
+            self._machine.until(condition)
         except AssertionError:
             told = self._machine.run(
                 f"vps-secrets-deploy vps show {VPS}; vps-secrets-deploy status; "

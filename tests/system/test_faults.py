@@ -155,10 +155,10 @@ def test_a_reading_that_is_killed_or_hangs(own: Installed, signal: str) -> None:
     assert own.reads("JWT_SECRET", VALUES["JWT_SECRET"])
     own.cloud.testbed.resume("barbican")
     # also beside one that stands still; again where a busy machine takes longer than the three seconds
-    own.until(lambda: own.run("vps-secrets refresh", check=False).code == 0, 60)
+    own.until(lambda: own.run("vps-secrets refresh", check=False).code == 0)
     for left in _reading(own):
         own.run(f"kill -CONT {left}", check=False)
-    own.until(lambda: not _reading(own), 60)
+    own.until(lambda: not _reading(own))
 
 
 def test_two_readings_at_once(own: Installed) -> None:
@@ -174,7 +174,7 @@ def test_two_readings_at_once(own: Installed) -> None:
     own.cloud.testbed.resume("barbican")
     asking.communicate(timeout=60)
     assert asking.returncode == 0
-    own.until(lambda: not _reading(own), 60)
+    own.until(lambda: not _reading(own))
     assert own.status()["state"] == "ready"
 
 
@@ -274,5 +274,5 @@ def test_a_hangup_before_the_first_line(own: Installed) -> None:
     own.cloud.testbed.stop("barbican")
     own.run(f"systemctl daemon-reload; systemctl --no-block restart {AGENT}")
     own.until(lambda: own.run(f"test -e {once}", check=False).code == 0)
-    own.until(lambda: own.reads("JWT_SECRET", VALUES["JWT_SECRET"]), 60)
+    own.until(lambda: own.reads("JWT_SECRET", VALUES["JWT_SECRET"]))
     assert own.show(AGENT, "NRestarts") == "1"

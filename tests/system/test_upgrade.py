@@ -71,12 +71,12 @@ def test_a_crash_loop_takes_no_socket_away(own: Installed) -> None:
     own.run("systemctl daemon-reload")
     own.kill()
     restarts = 20
-    own.until(lambda: int(own.show(AGENT, "NRestarts")) > restarts, 60)
+    own.until(lambda: int(own.show(AGENT, "NRestarts")) > restarts)
     for name in ("app", "control", "credentials", "fetch"):
         assert own.show(f"vps-secrets-{name}.socket", "ActiveState") == "active"
     waiting = own.start("sh", "-c", f"{READ} | sha256sum")
     restarts = int(own.show(AGENT, "NRestarts")) + 2
-    own.until(lambda: int(own.show(AGENT, "NRestarts")) > restarts, 60)
+    own.until(lambda: int(own.show(AGENT, "NRestarts")) > restarts)
     assert waiting.poll() is None
     own.run(f"rm {drop_in}; systemctl daemon-reload")
     out, _ = waiting.communicate(timeout=60)
