@@ -193,7 +193,7 @@ def a_vps(site: Site, vps_id: str) -> str:
     return site.identity.make("users", vps_id, domain_id=domain, password=secrets.token_urlsafe(20)).id
 
 
-@pytest.mark.parametrize("role", ["reader", "admin"])
+@pytest.mark.parametrize("role", ["reader", pytest.param("admin", marks=pytest.mark.nightly)])
 def test_a_person_in_the_secrets_project_is_found(site: Site, role: str) -> None:
     """Whatever the role."""
     person = site.identity.make(
@@ -302,7 +302,16 @@ def test_acls_that_let_others_in_are_found(site: Site) -> None:
             site.identity.remove("users", one)
 
 
-@pytest.mark.parametrize("part", ["POST /v1/containers", "/payload", "/acl", "GET /v1/orders"])
+@pytest.mark.parametrize(
+    "part",
+    [
+        "/acl",
+        *(
+            pytest.param(part, marks=pytest.mark.nightly)
+            for part in ("POST /v1/containers", "/payload", "GET /v1/orders")
+        ),
+    ],
+)
 def test_nothing_is_left_after_a_failure(site: Site, part: str) -> None:
     """Whatever call breaks; deletions alone work."""
 

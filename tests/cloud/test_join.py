@@ -30,6 +30,8 @@ from common import sealing, sealing_key
 from lab.testbed.running import UnixConnection
 
 if TYPE_CHECKING:
+    from collections.abc import Container, Iterable
+
     from lab.testbed.tenant import Registrar, Tenant
 
 ROOT = Path(__file__).parents[2]
@@ -42,6 +44,11 @@ CHANGED = 3
 """The step with which the one-time password is worthless."""
 STEPS = 20
 """Of a run that waits for nothing: ten calls of Keystone and more."""
+
+
+def by_day_and_night(steps: Iterable[int], by_day: Container[int]) -> list[Any]:
+    """Return all steps as parameters, those that are not for each day marked."""
+    return [step if step in by_day else pytest.param(step, marks=pytest.mark.nightly) for step in steps]
 
 
 def asked(registrar: Registrar, target: str, method: str = "POST") -> dict[str, Any]:
@@ -186,7 +193,7 @@ def test_a_new_machine_joins(machine: Machine) -> None:
     assert (again.returncode, "has joined before" in again.stdout) == (0, True)
 
 
-@pytest.mark.parametrize("step", range(1, STEPS + 1))
+@pytest.mark.parametrize("step", by_day_and_night(range(1, STEPS + 1), range(2, STEPS + 1, 3)))
 def test_killed_after_each_step_it_goes_on(machine: Machine, step: int) -> None:
     """A power cut after each call to the cloud and each file: the next run ends well, whatever was done."""
     killed = machine.join(die_after=step)
@@ -239,7 +246,7 @@ def test_a_thief_who_was_faster(machine: Machine) -> None:
             use()
 
 
-@pytest.mark.parametrize("step", [1, 2, 4, 8, 12, 16])
+@pytest.mark.parametrize("step", by_day_and_night((1, 2, 4, 8, 12, 16), (1, 4, 12)))
 def test_a_thief_between_the_steps(machine: Machine, step: int) -> None:
     """He has a password that is dead from the third step on; before it he comes before the claim."""
     machine.join(die_after=step)

@@ -12,6 +12,7 @@ from lab.bench_deployer.figures import Figure, table
 
 @pytest.mark.long
 @pytest.mark.timeout(900)
+@pytest.mark.nightly
 def test_it_measures_what_it_promises() -> None:
     """One line for each figure."""
     line = [sys.executable, "-m", "lab.bench_deployer", "--quick"]

@@ -147,6 +147,7 @@ def machine(site: Site, vps_id: str = FIRST) -> Machine:
 
 
 @pytest.mark.timeout(900)
+@pytest.mark.nightly
 def test_a_deleted_secret(site: Site) -> None:
     """One that rotates is made anew by a look; one that never does, or that a person has, is not."""
     run = Command(site)
@@ -281,6 +282,7 @@ def test_a_compromised_vps(site: Site) -> None:
 
 
 @pytest.mark.timeout(900)
+@pytest.mark.nightly
 def test_a_machine_in_other_hands(sealing_site: Site) -> None:
     """Shut out at once; nothing is made for it; another machine takes its place, and opens other values."""
     site, run = sealing_site, Command(sealing_site)
@@ -328,6 +330,7 @@ def test_a_machine_in_other_hands(sealing_site: Site) -> None:
 
 
 @pytest.mark.timeout(900)
+@pytest.mark.nightly
 def test_the_drill_of_the_command(site: Site) -> None:
     """It plays on a VPS of its own and leaves nothing; a VPS that is there is not touched."""
     run = Command(site)

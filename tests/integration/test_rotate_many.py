@@ -49,6 +49,7 @@ class Failing:
 
 @pytest.mark.long
 @pytest.mark.timeout(900)
+@pytest.mark.nightly
 def test_fifty_in_waves_with_failures(tmp_path: Path) -> None:
     """Each wave waits for its time, each VPS has its rotation once, and the order ends when all have it."""
     failing = Failing()

@@ -19,6 +19,7 @@ pytestmark = pytest.mark.long
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.nightly
 def test_a_short_soak_is_flat(tmp_path: Path) -> None:
     """Rotations, clients and an outage; nothing is left over, and every warning has its reason."""
     samples = tmp_path / "run.json"
