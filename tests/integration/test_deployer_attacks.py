@@ -36,17 +36,19 @@ if TYPE_CHECKING:
 PAGES: Final = (*sorted({path.format(vps="vps-1", operation="x") for path in TEMPLATES.values()}), *ASSETS)
 GROUPS: Final = {Role.VIEWER: "games", Role.PORTAL: "mail", Role.OPERATOR: "news"}
 MARK: Final = "zq7"
+FACTORS: Final = "10000019*10000079"
 ATTACKS: Final = (
     f"{MARK}'; DROP TABLE vps; --",
     f"{MARK}' OR '1'='1",
     f"{MARK}%' UNION SELECT text FROM blueprint --",  # noqa: S608  # that is the attack
     f"{MARK}\\'\"); SELECT pg_sleep(9); --",
     f"<script>{MARK}</script>\"'><img src=x onerror=alert(1)>",
-    f"{MARK}{{{{7*191}}}}{{% for x in ().__class__.__base__ %}}${{7*191}}%(vps)s%n{{0.__class__}}",
+    f"{MARK}{{{{{FACTORS}}}}}{{% for x in ().__class__.__base__ %}}${{{FACTORS}}}%(vps)s%n{{0.__class__}}",
     f"{MARK}\r\nX-Injected: 1\r\n\r\n",
     f"../../../etc/{MARK}\x00\x1b[2J\u202e\ufeff",
 )
-CALCULATED: Final = str(7 * 191)
+CALCULATED: Final = str(10000019 * 10000079)
+"""Fifteen digits: no id and no time has them by chance."""
 
 
 @pytest.fixture(scope="module")
