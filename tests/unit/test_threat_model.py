@@ -19,6 +19,7 @@ ACTORS: Final = (
     *("another local user", "another service", "application, taken over", "root", "developer"),
     *("admin of another project", "project admin", "domain manager", "cloud operator", "on the network"),
     *("neighbour VPS", "thief of a disk", "user data", "backup", "deployer, taken over", "client of the API"),
+    *("former machine", "log host"),
     *("deployer's database", "blueprints", "hostile or broken barbican", "beacon", "page of elsewhere"),
 )
 
