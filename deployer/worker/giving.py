@@ -13,7 +13,7 @@ from common import sealed
 from common.sealed import Header
 from deployer.cloud.errors import CloudError
 from deployer.database import blueprints, engine, operations, rotations, vpses
-from deployer.database.errors import ConflictError, NotFoundError
+from deployer.database.errors import ConflictError, DatabaseError, NotFoundError
 from deployer.kinds.kind import KindError
 from deployer.worker import making
 from deployer.worker.clock import steady
@@ -136,12 +136,16 @@ class Giving:
         """
         owner = f"{self._worker.name}-giving-{uuid.uuid4()}"
         since = steady()
-        with self._means.database.write() as c:
-            row = vpses.claim(c, engine.time_of(c), vps_id, owner, self._means.lease_s)
-        if row is None:
-            time.sleep(PAUSE_S)
-            return ConflictError(BUSY)
-        error = self._worker.look_at(row, owner, since)
+        try:
+            with self._means.database.write() as c:
+                row = vpses.claim(c, engine.time_of(c), vps_id, owner, self._means.lease_s)
+            if row is None:
+                time.sleep(PAUSE_S)
+                return ConflictError(BUSY)
+            error = self._worker.look_at(row, owner, since)
+        except DatabaseError:
+            self._worker.broke_off(owner)
+            raise
         if isinstance(error, CloudError) and error.retriable:
             time.sleep(AGAIN_S)
             return error

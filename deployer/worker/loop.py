@@ -15,6 +15,7 @@ import socket
 import threading
 import time
 import traceback
+from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -86,6 +87,7 @@ class Worker:
             *(functools.partial(self._repeat, act) for act in besides),
         ]
         self._threads = [threading.Thread(target=self._run, args=(task,), daemon=True) for task in tasks]
+        self._broken: deque[str] = deque()
         self.defect = ""
         """What ended a task that must not end: the process is to end too, and to be started again."""
         self._alarmed_at = self._unstuck_at = -UNSTICK_S
@@ -113,6 +115,14 @@ class Worker:
     def _give_back(self, owners: str) -> int:
         with self._means.database.write() as c:
             return vpses.give_back(c, owners)
+
+    def broke_off(self, owner: str) -> None:
+        """Give back what ``owner``, who is no task of this worker, had when the database went away.
+
+        As soon as that answers, not when the lease runs out.
+        """
+        self._broken.append(owner)
+        self.wake()
 
     def wake(self) -> None:
         """There may be something to do."""
@@ -297,6 +307,10 @@ class Worker:
         while not self._ending:
             pause = self._sweep_s
             try:
+                while self._broken:
+                    self._give_back(self._broken[0])
+                    self._broken.popleft()  # not before: the database may be away again
+                    self.wake()
                 self.unstick()
                 self.press()
                 if self.want_due():
