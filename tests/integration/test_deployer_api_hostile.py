@@ -598,6 +598,7 @@ def _main(config: Path, *words: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.long
 def test_what_keeps_it_from_starting_is_said_in_words(api: Api, tmp_path: Path) -> None:
     """A wrong file, another process at the socket, no group, no certificate; no traceback in any."""
     config = api.directory / "deployer.toml"

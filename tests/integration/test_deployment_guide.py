@@ -150,6 +150,7 @@ def person(cloud: Cloud, tmp_path: Path) -> Iterator[Person]:
         yield Person(site)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(900)
 def test_the_first_vps_and_every_day(person: Person, cloud: Cloud) -> None:
     """Each command of both sections, in their order."""

@@ -94,6 +94,7 @@ def test_without_the_rule_nothing_is_asked(cloud: Cloud, proxy: FaultProxy, tmp_
     assert len(ran.reading.read) == 1
 
 
+@pytest.mark.long
 def test_no_fault_costs_the_reading_anything(cloud: Cloud, proxy: FaultProxy, tmp_path: Path) -> None:
     """It is made already, whatever Keystone answers then, and however slowly."""
     fetch = fetch_with(cloud, proxy, tmp_path, 9)

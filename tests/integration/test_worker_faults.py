@@ -199,6 +199,7 @@ def lost(handler: Handler) -> None:
     reset(handler)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(
     ("reason", "fault"),
