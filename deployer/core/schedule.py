@@ -28,8 +28,11 @@ LEADS_EARLIER: Final = 5
 """How many leads before it is due work may begin for a window's sake: half of an interval of 10 h or more."""
 WINDOW_NEEDS_S: Final = 7 * DAY_S
 """The shortest interval that always has a window in time: a day may have none when the clock changes."""
-BACKOFF_MIN: Final = (1, 2, 4, 8, 15)
-"""Minutes to wait after the first, second … failure in a row; the last one for all that follow."""
+BACKOFF_S: Final = (5.0, 60.0, 120.0, 240.0, 480.0, 900.0)
+"""Seconds to wait after the first, second … failure in a row; the last one for all that follow.
+
+The first is short: one answer in many fails for no reason, and a VPS that joins is not to wait a minute then.
+"""
 REMINDERS_DAYS: Final = (14, 7, 1)
 """When a person is reminded of a value that only a person can replace: days before it is due."""
 
@@ -111,7 +114,7 @@ def work_at(due: float, lead: float, vps_id: str, group: str, window: Window | N
 
 def backoff(failures: int) -> float:
     """Return the seconds to wait after the ``failures``-th failure in a row (1 is the first)."""
-    return BACKOFF_MIN[min(max(failures, 1), len(BACKOFF_MIN)) - 1] * 60.0
+    return BACKOFF_S[min(max(failures, 1), len(BACKOFF_S)) - 1]
 
 
 def on_time(due: float, arrived: float | None) -> bool:

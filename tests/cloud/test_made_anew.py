@@ -37,7 +37,7 @@ def test_the_former_machine_is_shut_out_at_once(name: str, tmp_path: Path) -> No
         run = Command(site)
         first_boot.wished(site, VPS)
         former = Joined(site, "former", first_boot.claim_in_file(site, VPS))
-        until(lambda: former.opened().keys() == NAMES)
+        until(lambda: former.opened().keys() == NAMES, told=site.logs)
         former.says_that_it_serves()
         until(lambda: '"state": "serving"' in run("vps", "show", VPS, "--json"))
         versions = former.listed()
@@ -47,6 +47,8 @@ def test_the_former_machine_is_shut_out_at_once(name: str, tmp_path: Path) -> No
         until(lambda: not any(map(former.reads, versions.values())))
         print(f"{name}: the former machine reads nothing {time.monotonic() - began:.1f} s after the claim")  # noqa: T201
         anew = Joined(site, "anew", again)
-        until(lambda: anew.opened().keys() == NAMES - {"ENCRYPTION_KEY"} and not anew.doubled())
+        until(
+            lambda: anew.opened().keys() == NAMES - {"ENCRYPTION_KEY"} and not anew.doubled(), told=site.logs
+        )
         assert former.is_out()
         assert not any(map(former.reads, {**versions, **anew.listed()}.values()))

@@ -299,9 +299,9 @@ def delete(site: Site, version: str) -> None:
     until(gone)
 
 
-def until(condition: Callable[[], bool], seconds: float = WAIT_S) -> None:
-    """Wait for a condition."""
+def until(condition: Callable[[], bool], seconds: float = WAIT_S, told: Callable[[], str] = str) -> None:
+    """Wait for a condition; fail with what is ``told``, such as the logs of a site."""
     end = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < end, "waited in vain"
+        assert time.monotonic() < end, f"waited in vain\n{told()}"
         time.sleep(0.1)

@@ -208,8 +208,8 @@ def test_what_is_no_window(text: str) -> None:
 
 def test_retries_come_after_1_2_4_8_and_then_15_minutes_for_ever() -> None:
     """A rotation is never given up."""
-    assert [schedule.backoff(n) / 60 for n in (1, 2, 3, 4, 5, 6, 1000)] == [1, 2, 4, 8, 15, 15, 15]
-    assert schedule.backoff(0) == 60
+    assert [schedule.backoff(n) for n in (1, 2, 3, 4, 5, 6, 7, 1000)] == [5, 60, 120, 240, 480, 900, 900, 900]
+    assert schedule.backoff(0) == 5
 
 
 def test_on_time_is_when_it_arrived_before_it_was_due() -> None:
