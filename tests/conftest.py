@@ -47,6 +47,16 @@ RANDOM = re.compile("[0-9a-f]{32}")
 DEBIAN = re.compile(r"(?<=[\[-])(?:bookworm|trixie)(?=[]-])")
 LONG = ("tests/cloud/", "tests/scenarios/")
 """Folders of tests that take minutes, all of them."""
+LONGEST = {
+    "test_beacon.py",
+    "test_dashboard.py",
+    "test_deployer_api.py",
+    "test_deployer_api_hostile.py",
+    "test_deployer_api_postgresql.py",
+    "test_fetch_real.py",
+    "test_worker_faults.py",
+}
+"""Files of tests/integration whose tests take a minute and more together."""
 EXPECTED_SKIPS = ("this machine has no writable cgroup version 2 hierarchy",)
 """What a machine may lack. Any other skipped test fails: nothing is left out in silence."""
 
@@ -59,7 +69,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if isinstance(item, pytest.Function) and is_hypothesis_test(item.obj):
             item.add_marker("property")
-    items.sort(key=lambda item: item.get_closest_marker("long") is None)
+    items.sort(key=lambda item: (item.get_closest_marker("long") is None, item.path.name not in LONGEST))
     for item in items:
         if item.nodeid.startswith(LONG):
             item.add_marker("long")

@@ -44,7 +44,7 @@ class Load:
         """Return a new connection."""
         connection = socket.socket(socket.AF_UNIX)
         connection.connect(self.path)  # without a time-out: that would fail where the queue is full
-        connection.settimeout(20)
+        connection.settimeout(90)
         return connection
 
     def count(self, received: bytes) -> None:

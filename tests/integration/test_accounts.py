@@ -120,7 +120,7 @@ def waiting(agent: Agent) -> socket.socket:
     """Return a connection that waits for a look-up that hangs; root is granted nothing."""
     while True:
         connection = socket.socket(socket.AF_UNIX)
-        connection.settimeout(20)
+        connection.settimeout(90)
         connection.connect(str(agent.app))
         connection.sendall(b"GET /v1/secrets/A HTTP/1.1\r\nHost: a\r\n\r\n")
         if not is_answered(connection, 0.3):
@@ -175,7 +175,7 @@ def test_a_look_up_that_hangs_keeps_nobody_from_reading(tmp_path: Path) -> None:
     """Whoever was granted something reads on, others are refused, the watchdog is fed, and the end comes."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
         systemd.bind(str(tmp_path / "notify"))
-        systemd.settimeout(20)
+        systemd.settimeout(90)
         environ = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "400000"}
         with made(environ) as agent:
             agent.start().until_ready()

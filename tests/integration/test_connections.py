@@ -52,7 +52,7 @@ def agent() -> Iterator[Agent]:
 def connect(agent: Agent) -> socket.socket:
     """Connect to the app socket."""
     connection = socket.socket(socket.AF_UNIX)
-    connection.settimeout(20)
+    connection.settimeout(90)
     connection.connect(str(agent.app))
     return connection
 
@@ -174,7 +174,7 @@ def test_one_that_never_reads_takes_no_memory(agent: Agent) -> None:
         assert asked > 100
         assert served <= 10, "it is answered although it does not read"
         assert resident(agent) - before < 4_000_000
-        connection.settimeout(20)
+        connection.settimeout(90)
         agent.until(lambda: agent.status()["connections"]["app"] == 0)
         with pytest.raises(BrokenPipeError):
             connection.sendall(LIVE)

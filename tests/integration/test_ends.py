@@ -81,7 +81,7 @@ def _ends_open(connection: socket.socket) -> bool:
     except BlockingIOError:
         return True
     finally:
-        connection.settimeout(20)
+        connection.settimeout(90)
     return False
 
 

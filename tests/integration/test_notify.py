@@ -27,7 +27,7 @@ def test_readiness_status_reload_watchdog_and_end(tmp_path: Path) -> None:
     world.failure = Failure(Step.BARBICAN, Fault.TRANSIENT, "to read the container", "wait", 503)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
         systemd.bind(str(tmp_path / "notify"))
-        systemd.settimeout(20)
+        systemd.settimeout(90)
         told: list[str] = []
 
         def until(*words: str) -> str:

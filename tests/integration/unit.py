@@ -113,7 +113,7 @@ class Unit(Agent):
     def load_credential(self, unit: str, name: str) -> socket.socket:
         """Ask as systemd does for ``LoadCredential=``; needs root."""
         connection = socket.socket(socket.AF_UNIX)
-        connection.settimeout(20)
+        connection.settimeout(90)
         connection.bind(f"\0{os.urandom(8).hex()}/unit/{unit}/{name}")
         connection.connect(str(self.credentials))
         return connection
