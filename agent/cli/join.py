@@ -81,12 +81,11 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _claim(options: argparse.Namespace) -> Claim | None:
-    if options.claim is not None:
-        claim = join_claim.take(options.claim, sys.stdin.buffer, join_claim.STATE)
-    elif (found := join_claim.kept(join_claim.STATE)) is None:
+    kept = join_claim.STATE / join_claim.FILE
+    if options.claim is None and not kept.exists():
         return None
-    else:
-        claim = found
+    source = str(kept) if options.claim is None else options.claim
+    claim = join_claim.take(source, sys.stdin.buffer, join_claim.STATE, keep=options.keep)
     return replace(claim, user=options.user or claim.user, unit=options.unit or claim.unit)
 
 
@@ -102,9 +101,9 @@ def _join(claim: Claim, options: argparse.Namespace, patience: Patience) -> None
     directory = setup_files.DIRECTORY
     configuration, mine = join_machine.former(), held.read(directory)
     ours = mine is not None and mine.user_id == claim.user_id
-    in_use = join_machine.check(configuration, claim, keep=options.keep, ours=ours)
+    in_use = join_machine.check(configuration, claim, keep=claim.keep, ours=ours)
     started = setup_machine.RUNNING.is_dir() and not options.no_start
-    if options.keep and not started:
+    if claim.keep and not started:
         raise JoinError("--keep needs the running agent: run it on the booted machine, without --no-start")
     spared = ""
     if started:

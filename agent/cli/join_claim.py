@@ -6,6 +6,7 @@ change itself. While the VPS joins it lies in join's own directory, so that a re
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 from dataclasses import dataclass, field
@@ -50,6 +51,8 @@ class Claim:
     ca_file: str | None = None
     user: str | None = None
     unit: str | None = None
+    keep: bool = False
+    """Whether the machine was set up by hand, and keeps what it has: a person says so, never the deployer."""
 
 
 def parse(untrusted: bytes) -> Claim:
@@ -89,12 +92,22 @@ def _claim(members: dict[str, object]) -> Claim:
     words = {key: word(key) for key in ("region", "interface", "user", "unit")}
     ca_file = word("caFile", _MAX_URL)
     return Claim(
-        vps_id, user_id, auth_url, container_id, password, sealing == "required", ca_file=ca_file, **words
+        vps_id,
+        user_id,
+        auth_url,
+        container_id,
+        password,
+        sealing == "required",
+        ca_file=ca_file,
+        keep=members.get("keep") is True,
+        **words,
     )
 
 
-def take(source: str, standard_input: BinaryIO, state: Path = STATE) -> Claim:
+def take(source: str, standard_input: BinaryIO, state: Path = STATE, *, keep: bool = False) -> Claim:
     """Read a claim from a file (``-``: standard input), keep it, and then wipe the file that it came from.
+
+    ``keep`` is remembered with it, so that a run that systemd starts goes on as the one that was killed.
 
     Raises:
         ClaimError: it can't be read or kept; the file is left alone.
@@ -104,23 +117,17 @@ def take(source: str, standard_input: BinaryIO, state: Path = STATE) -> Claim:
     if len(content) > MAX_BYTES:
         raise ClaimError(f"{source}: it is longer than {MAX_BYTES} bytes, so it is not the file meant")
     claim = parse(content)
+    if keep and not claim.keep:
+        content = json.dumps(json.loads(content) | {"keep": True}).encode()
+        claim = parse(content)
     kept = state / FILE
-    if source == "-" or not _same(Path(source), kept):
+    there = source != "-" and _same(Path(source), kept)
+    if keep or not there:
         state.mkdir(mode=0o700, parents=True, exist_ok=True)
         credential_file.put(kept, content)
-        if source != "-":
-            wipe(Path(source))
+    if source != "-" and not there:
+        wipe(Path(source))
     return claim
-
-
-def kept(state: Path = STATE) -> Claim | None:
-    """Return the claim that an earlier run has kept, or None where there is none.
-
-    Raises:
-        ClaimError: it is not as documented.
-    """
-    path = state / FILE
-    return parse(_content(path)) if path.exists() else None
 
 
 def wipe(path: Path) -> None:

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import stat
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -92,6 +93,12 @@ def test_a_claim_is_checked(changes: dict[str, Any], words: str) -> None:
     assert (PASSWORD in str(caught.value)) is False
 
 
+def kept_claim(state: Path) -> Claim | None:
+    """Return the claim that a run has kept, if there is one."""
+    path = state / join_claim.FILE
+    return join_claim.parse(path.read_bytes()) if path.exists() else None
+
+
 def test_a_file_is_taken_and_wiped(state: Path, tmp_path: Path) -> None:
     """It is kept for the next run, for root only; a link to it is not followed when it is wiped."""
     file = tmp_path / "claim.json"
@@ -104,15 +111,19 @@ def test_a_file_is_taken_and_wiped(state: Path, tmp_path: Path) -> None:
     kept = state / join_claim.FILE
     assert stat.S_IMODE(kept.stat().st_mode) == 0o600
     assert stat.S_IMODE(state.stat().st_mode) == 0o700
-    assert join_claim.kept(state) == join_claim.take(str(kept), io.BytesIO(), state)
+    assert kept_claim(state) == join_claim.take(str(kept), io.BytesIO(), state)
     assert kept.exists()
     join_claim.take("-", io.BytesIO(json.dumps(TOLD | {"vps": "vps-2"}).encode()), state)
-    again = join_claim.kept(state)
+    again = kept_claim(state)
     assert again is not None
     assert again.vps_id == "vps-2"
+    assert not again.keep
+    assert join_claim.take(str(kept), io.BytesIO(), state, keep=True).keep
+    assert kept_claim(state) == replace(again, keep=True), "a run that systemd starts goes on so"
+    assert join_claim.take(str(kept), io.BytesIO(), state).keep
     join_claim.wipe(kept)
     join_claim.wipe(kept)
-    assert join_claim.kept(state) is None
+    assert kept_claim(state) is None
     link = tmp_path / "link"
     link.symlink_to(copy)
     with pytest.raises(ClaimError, match="delete it by hand"):
@@ -168,8 +179,9 @@ def test_what_can_not_go_on_is_told_by_its_status(state: Path, tmp_path: Path, c
     configuration.write_text(BY_HAND)
     assert run("--claim", str(claim), "--no-start") == join.NO
     assert "give --keep" in capsys.readouterr().err
-    assert run("--keep", "--no-start") == join.NO  # the claim was kept
-    assert "--keep needs the running agent" in capsys.readouterr().err
+    for options in (["--keep"], []):  # the claim was kept, and then with it what was said
+        assert run(*options, "--no-start") == join.NO
+        assert "--keep needs the running agent" in capsys.readouterr().err
     configuration.write_bytes(b"\xff")
     assert run("--no-start") == join.NO
     assert "can't write" in capsys.readouterr().err
