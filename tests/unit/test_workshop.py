@@ -107,7 +107,7 @@ def test_what_ci_leaves_out_on_a_slow_machine_is_named(tmp_path: Path) -> None:
     run = run_of_ci(tmp_path, "LATEST=3600", "LATEST=3600 SECONDS=3601")
     assert run.returncode == 0
     assert not (tmp_path / "ran").exists()
-    assert run.stdout.count("LEFT OUT, not tried: an hour is over") == run.stdout.count("\n") - 2 > 8
+    assert run.stdout.count("LEFT OUT, not tried: ") == run.stdout.count("\n") - 2 > 8
     for name in ("make test", "make test-long", "make test-system", "make test-qemu"):
         assert f"{name}: LEFT OUT" in run.stdout
 
